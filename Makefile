@@ -1,0 +1,55 @@
+# make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
+# make test                      all tests, and the linter
+# make captures                  the sample captures again
+# make clean                     removes what runs left behind, not the committed figures
+#
+# Each sets up .venv first, from nothing but a Python 3.11 or 3.12; PYTHON=... names one.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: figures test captures clean
+
+PROFILE ?= quick
+PYTHON ?= python3.11 python3.12 python3 python
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+
+figures: $(VENV)/.figures
+	@$(RUN) snakemake --config profile=$(PROFILE)
+	@$(RUN) dfa.provenance figures/$(PROFILE)
+
+test: $(VENV)/.test
+	@$(RUN) pytest
+	@$(RUN) ruff check
+
+captures: $(VENV)/.captures
+	@$(RUN) dfa captures
+
+clean:
+	rm -rf runs .snakemake figures/smoke figures/full
+
+# One stamp for each set of packages; test and captures also need what makes captures.
+$(VENV)/.captures: EXTRAS := [studio]
+$(VENV)/.test: EXTRAS := [studio,test]
+
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+$(VENV)/.figures $(VENV)/.captures $(VENV)/.test: pyproject.toml
+	@if ! $(VENV)/bin/python -c 'import pip; $(SUITABLE)' 2> /dev/null; then \
+	  for python in $(PYTHON) none; do $$python -c '$(SUITABLE)' 2> /dev/null && break; done; \
+	  if [ $$python = none ]; then \
+	    echo 'No Python 3.11 or 3.12 with its venv module: install one (Debian: python3-venv) or name it, PYTHON=...'; \
+	    exit 1; \
+	  fi; \
+	  echo "setting up $(VENV) with $$($$python --version)"; \
+	  $$python -m venv --clear $(VENV); \
+	fi
+	@echo 'installing what pyproject.toml names: about 3 minutes the first time'
+	@PYTHONUNBUFFERED=1 $(RUN) pip install --disable-pip-version-check --progress-bar off -e '.$(EXTRAS)' 2>&1 \
+	  | tee $(VENV)/pip.log \
+	  | { grep --line-buffered -oE '^(Collecting [^ ]+|Installing collected packages|ERROR.*)' || true; } \
+	  || { echo "pip failed: the whole of what it said is in $(VENV)/pip.log"; exit 1; }
+	@# Under mediapipe lies OpenCV, and its wheel leaves these two libraries to the system.
+	@$(VENV)/bin/python -c 'import cv2' 2> $(VENV)/cv2.log || ! grep 'shared object' $(VENV)/cv2.log \
+	  || { echo 'OpenCV needs libGL.so.1 and libglib-2.0.so.0 (Debian: apt-get install libgl1 libglib2.0-0)'; exit 1; }
+	@touch $@

@@ -1,0 +1,34 @@
+"""The sample captures that come with the package: synthetic actors, and what they really did."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dfa.media import InputError
+
+TEST = ("subject_a", "subject_b")
+CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 11))
+NAMES = TEST + CORPUS
+FOLDER = Path(__file__).parent / "data" / "captures"
+
+
+def path(name: str) -> Path:
+    """The video of a sample capture; InputError if there is none of that name."""
+    if name not in NAMES:
+        raise InputError(f"there is no sample capture {name!r}: choose one of {', '.join(NAMES)}")
+    file = FOLDER / f"{name}.mp4"
+    if not file.exists():
+        raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
+    return file
+
+
+def truth(name: str) -> dict[str, np.ndarray]:
+    """What the actor of a capture of T frames really did.
+
+    h (T, 6) head pose (X_cam = R X + t, origin between the eyeballs); actions (T, 52) facial
+    actions in [0, 1] and action_names (52,); blink (T,) lid closure; blink_onsets (n,) in frames;
+    gaze (T, 2) of the eyes in the head, radians to the image's right and down; phonemes (n, 2)
+    start and end in seconds and phoneme_names (n,) in IPA.
+    """
+    with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
+        return dict(data)

@@ -1,0 +1,282 @@
+"""The command line. An error a user can cause is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from .media import FPS, InputError, check_output
+
+SHORT = 30.0  # seconds of video below which a model is poor
+
+
+def track_command(args: argparse.Namespace) -> None:
+    import time
+
+    from .tracking import track
+
+    check_output(args.output)
+    began = time.monotonic()
+    attributes = track(args.video)
+    seconds = time.monotonic() - began
+    attributes.save(args.output)
+    T = len(attributes.h)
+    facts = dict(
+        frames=T, seconds=round(seconds, 2), tracked=round(1 - float(attributes.lost.mean()), 4)
+    )
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print(
+            f"{args.output}: {T} frames in {seconds:.1f} s ({T / seconds:.0f}/s),"
+            f" {facts['tracked']:.1%} tracked"
+        )
+
+
+def fit_command(args: argparse.Namespace) -> None:
+    import torch
+
+    from . import __version__
+    from .media import frames_of, read_voice
+    from .nerf import conditions
+    from .profiles import profile
+    from .talk import WEIGHTS, Corpus, tracked, train_cme, train_field
+
+    out, p = Path(args.output), profile(args.profile)
+    p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give -o a folder for the model")
+    check_output(out / "model.json" if out.is_dir() else out)
+    audio = read_voice(args.video)
+    out.mkdir(parents=True, exist_ok=True)
+    print("1/3 tracking", flush=True)
+    attributes = tracked(args.video, out / "attributes.npz")
+    T = len(attributes.h)
+    warnings = [f"made from {T / FPS:.1f} s of video"]
+    if T / FPS < SHORT:
+        warnings[0] += (
+            f" (at least {SHORT:.0f} s is advised): it has seen few sounds, poses and blinks, so"
+            " expect lips that barely move on unseen sounds, blur outside the seen poses, and eyes"
+            " that may not shut"
+        )
+        print(f"warning: {warnings[0]}", file=sys.stderr, flush=True)
+    for name in ("disentangle", "sync", "gpvae"):
+        shutil.copyfile(WEIGHTS / f"{name}.safetensors", out / f"{name}.safetensors")
+    corpus = Corpus.load(out)
+    personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
+    print("2/3 head motion and blinks", flush=True)
+    train_cme(corpus, personal, f_a, p.cme_steps, out / "cme.safetensors", args.seed)
+    print("3/3 radiance field", flush=True)
+    frames = frames_of(args.video, attributes.crop, p.size)[:T]
+    cond = conditions(personal[:, :6], f_a, personal[:, 6:])
+    _, history = train_field(
+        frames,
+        attributes.points,
+        cond,
+        p.field_steps,
+        out / "field.safetensors",
+        args.seed,
+        args.device,
+    )
+    model = dict(
+        dfa=__version__, torch=torch.__version__, size=p.size, seed=args.seed, frames=T,
+        steps=p.field_steps,
+        warnings=warnings, training_psnr=history[-1]["psnr"], video=Path(args.video).name,
+    )  # fmt: skip
+    write_json(out / "model.json", model)
+    print(f"{out}: {p.size}x{p.size}, training PSNR {history[-1]['psnr']:.1f} dB. Let it speak:")
+    print(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
+
+
+def write_json(path: Path, value: dict) -> None:
+    from .media import atomic
+
+    with atomic(path) as tmp:
+        Path(tmp).write_text(json.dumps(value, indent=1) + "\n")
+
+
+def speak_command(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from .media import read_voice, write_video
+    from .talk import Corpus, Subject
+    from .tracking import track
+
+    folder = Path(args.model)
+    if not (folder / "model.json").exists():
+        raise InputError(
+            f"{folder} holds no finished model: make one with `dfa fit VIDEO -o {folder}`"
+        )
+    if args.size and (args.size < 32 or args.size % 2):
+        raise InputError("--size wants an even number of pixels, 32 at least")
+    check_output(args.output)
+    audio = read_voice(args.audio)
+    if len(audio) < 16_000 // 2:
+        raise InputError(
+            f"{args.audio} lasts {len(audio) / 16_000:.2f} s: give at least 0.5 s of speech"
+        )
+    model = json.loads((folder / "model.json").read_text())
+    for warning in model["warnings"]:
+        print(f"note: the model was {warning}", file=sys.stderr, flush=True)
+    corpus = Corpus.load(folder)
+    subject = Subject.load(folder, corpus, model["size"])
+    personal = None
+    if args.pose_from:
+        personal = corpus.personal(track(args.pose_from))
+        # another camera, another chair: keep the movement, take this subject's place
+        personal[:, :6] += subject.field.h_mean - personal[:, :6].mean(0)
+    frames = subject.speak(audio, seed=args.seed, personal=personal, size=args.size)
+    n = max(1, round(len(audio) / 16_000 * FPS))
+    with torch.inference_mode():
+        write_video(args.output, tqdm(frames, total=n, unit="frame", desc="rendering"), audio)
+    print(f"{args.output}: {n} frames, {n / FPS:.1f} s")
+
+
+def score_command(args: argparse.Namespace) -> None:
+    from .evaluate import score
+    from .talk import load_expert
+
+    rows = score(args.generated, args.reference, load_expert())
+    if args.json:
+        print(json.dumps(json.loads(rows.set_index("metric").to_json(orient="index"))))
+        return
+    units = dict(
+        psnr="dB",
+        ssim="",
+        lmd="px of 256",
+        sync="expert trained on synthetic actors",
+        blinks_per_s="1/s",
+    )
+    for r in rows.itertuples():
+        print(
+            f"{r.metric:13s} {r.value:8.3f}  95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]"
+            f"  {r.n} clips  {units[r.metric]}"
+        )
+    worst = float(rows.n.min())
+    if worst < 3:
+        print(
+            f"note: {worst:.0f} clip(s) of 1.2 s only: intervals this small in number say little",
+            file=sys.stderr,
+        )
+
+
+def captures_command(args: argparse.Namespace) -> None:
+    from .captures import NAMES
+
+    unknown = set(args.names) - set(NAMES)
+    if unknown:
+        raise InputError(
+            f"no capture called {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}"
+        )
+    try:
+        from .studio import make
+    except ImportError as e:
+        raise InputError(
+            f"making captures needs more packages ({e.name}): pip install 'dfa[studio]'"
+        ) from e
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    make(args.names or NAMES, Path(args.output), seconds=args.seconds)
+
+
+def parser() -> argparse.ArgumentParser:
+    class Help(argparse.ArgumentDefaultsHelpFormatter):
+        pass
+
+    top = argparse.ArgumentParser(
+        "dfa", description="DFA-NeRF: talking heads from a video with a voice."
+    )
+    sub = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run, text: str) -> argparse.ArgumentParser:  # noqa: ANN001
+        p = sub.add_parser(name, help=text, description=text, formatter_class=Help)
+        p.set_defaults(run=run)
+        return p
+
+    p = add("track", track_command, "Track a face: pose, expression and landmarks of every frame.")
+    p.add_argument("video", help="a video with one face, any size and frame rate, 2 s at least")
+    p.add_argument("-o", "--output", required=True, help="attributes file to write (.npz)")
+    p.add_argument(
+        "--json", action="store_true", help="print frames, seconds and share tracked as JSON"
+    )
+
+    p = add(
+        "fit", fit_command, "Learn to be the person in a video. A killed run goes on where it was."
+    )
+    p.add_argument("video", help="a video with one face and its voice; 30 s or more is advised")
+    p.add_argument("-o", "--output", required=True, help="folder for the model")
+    p.add_argument(
+        "--profile", default="quick", choices=("smoke", "quick", "full"), help="settings"
+    )
+    p.add_argument(
+        "--steps", type=int, default=None, help="field training steps instead of the profile's"
+    )
+    p.add_argument(
+        "--size", type=int, default=None, help="frame side in pixels instead of the profile's"
+    )
+    p.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda: where the field is trained")
+
+    p = add("speak", speak_command, "Render a fitted person saying a recording.")
+    p.add_argument("model", help="folder made by `dfa fit`")
+    p.add_argument("--audio", required=True, help="speech, any sound or video file; 0.5 s at least")
+    p.add_argument(
+        "-o", "--output", required=True, help="video to write (.mp4, 25 fps, H.264 and AAC)"
+    )
+    p.add_argument("--seed", type=int, default=0, help="another seed, other head motion and blinks")
+    p.add_argument(
+        "--pose-from", metavar="VIDEO", help="take head motion and eyes from this video instead"
+    )
+    p.add_argument(
+        "--size",
+        type=int,
+        default=None,
+        help="frame side in pixels, even; the model's if not given",
+    )
+
+    p = add(
+        "score",
+        score_command,
+        "PSNR, SSIM, LMD, Sync confidence and blinks/s of a generated video.",
+    )
+    p.add_argument("generated", help="a square video, such as `dfa speak` makes")
+    p.add_argument("reference", help="the real video of the same speech")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = add("captures", captures_command, "Make the sample captures of synthetic actors again.")
+    p.add_argument("names", nargs="*", help="which, e.g. subject_a corpus_03; all if none is named")
+    p.add_argument("-o", "--output", default="captures", help="folder to write to")
+    p.add_argument("--seconds", type=float, default=None, help="make only the beginning")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code: 0, or 2 for an error that the user can mend."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as e:
+        print(f"dfa: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if e.errno in (28, 122):  # no space, quota
+            print(
+                f"dfa: the disk is full ({e.filename}): make room and run again",
+                file=sys.stderr,
+            )
+            return 2
+        raise
+    except KeyboardInterrupt:
+        print("dfa: stopped; run the same command to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

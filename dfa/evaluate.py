@@ -1,0 +1,185 @@
+"""The evaluation protocol (section 4.1): PSNR, SSIM, LMD, Sync confidence, blinks per second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from .audio import mfcc
+from .media import FPS, InputError, frames_of, iter_frames, read_audio
+from .sync import SyncExpert, confidence, mouth_crops, offset_distances
+
+METRICS = ("psnr", "ssim", "lmd", "sync", "blinks_per_s")
+
+
+def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of each frame; (T, S, S, 3) uint8 both, returns (T,)."""
+    a, b = _tensors(frames, reference)
+    # an exact copy is at infinity; 100 dB stands for it
+    return (
+        peak_signal_noise_ratio(a, b, data_range=1.0, dim=(1, 2, 3), reduction="none")
+        .clamp_max(100)
+        .numpy()
+    )
+
+
+def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Structural similarity of each frame; (T, S, S, 3) uint8 both, returns (T,)."""
+    a, b = _tensors(frames, reference)
+    chunks = zip(a.split(64), b.split(64), strict=True)
+    values = [
+        structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+        for x, y in chunks
+    ]
+    return torch.cat([v.reshape(-1) for v in values]).numpy()
+
+
+def _tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
+    return [
+        torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2).float() / 255 for x in arrays
+    ]
+
+
+def lmd(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Landmark distance of the mouth (Chen et al. 2018), in pixels of a 256-pixel frame.
+
+    (T, 68, 2) tracked points in unit coordinates, both from one tracker; the 20 mouth points less
+    their centroid, so that the head's place does not count. Returns (T,), nan where untracked.
+    """
+    a, b = (p[:, 48:68] - p[:, 48:68].mean(1, keepdims=True) for p in (points, reference))
+    return np.linalg.norm(a - b, axis=-1).mean(-1) * 256
+
+
+def blink_threshold(ear: np.ndarray) -> float:
+    """The eye-aspect ratio below which this subject's eyes count as shut: half way between open
+    (median) and shut (lowest percent), and at most 3/4 of open for someone who never blinks."""
+    ear = ear[np.isfinite(ear)]
+    return float(min((np.median(ear) + np.percentile(ear, 1)) / 2, 0.75 * np.median(ear)))
+
+
+def blink_onsets(ear: np.ndarray, threshold: float) -> np.ndarray:
+    """Frames at which a blink begins. Dips one frame apart are one blink."""
+    shut = np.nan_to_num(ear, nan=np.inf) < threshold
+    shut[1:-1] |= shut[:-2] & shut[2:]
+    return np.flatnonzero(shut & ~np.concatenate([[False], shut[:-1]]))
+
+
+@torch.inference_mode()
+def sync_distances(
+    expert: SyncExpert, frames: np.ndarray, points: np.ndarray, audio: np.ndarray
+) -> torch.Tensor:
+    """The expert's distances over the offsets -15..15 for each 5 frames, (T - 4, 31).
+
+    frames (T, S, S, 3) uint8, points (T, 68, 2) in unit coordinates (gaps are bridged), audio (n,).
+    """
+    points = (
+        pd.DataFrame(points.reshape(len(points), -1)).interpolate(limit_direction="both").to_numpy()
+    )
+    if not np.isfinite(points).all():
+        return torch.full((len(frames) - 4, 31), float("nan"))
+    crops = mouth_crops(frames, points.reshape(-1, 68, 2))
+    sound = torch.from_numpy(mfcc(audio, len(frames)))
+    v = torch.cat([expert.video(crops[i : i + 104]) for i in range(0, len(crops) - 4, 100)])
+    return offset_distances(v, expert.audio(sound))
+
+
+def interval(values: np.ndarray, seed: int = 0, n: int = 2000) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over clips (the frames of a clip are not independent)."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (float("nan"),) * 3
+    draws = np.random.default_rng(seed).choice(values, (n, len(values))).mean(1)
+    return float(values.mean()), *map(float, np.percentile(draws, [2.5, 97.5]))
+
+
+def clips(x: np.ndarray, seconds: float = 1.2) -> list[np.ndarray]:
+    """Cut per-frame values (T, ...) in whole clips; one shorter one if there is no whole one."""
+    n = int(seconds * FPS)
+    return [x[i : i + n] for i in range(0, len(x) - n + 1, n)] or [x]
+
+
+def measure(
+    frames: np.ndarray,
+    audio: np.ndarray,
+    expert: SyncExpert,
+    *,
+    reference: np.ndarray | None = None,
+    reference_points: np.ndarray | None = None,
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """Every metric of a video, as rows: metric, value, ci_low, ci_high, n (clips of 1.2 s).
+
+    Args:
+        frames: (T, S, S, 3) uint8. audio: (n,) what it speaks.
+        reference: same shape, for PSNR and SSIM. reference_points: (T, 68, 2), for LMD.
+        threshold: the subject's `blink_threshold`; by default the video's own.
+    """
+    from .tracking import face_points
+
+    points, ear = face_points(frames)
+    by_clip: dict[str, list[float]] = {}
+    if reference is not None:
+        by_clip["psnr"] = [c.mean() for c in clips(psnr(frames, reference))]
+        by_clip["ssim"] = [c.mean() for c in clips(ssim(frames, reference))]
+    if reference_points is not None:
+        by_clip["lmd"] = [
+            np.nanmean(c) if np.isfinite(c).any() else np.nan
+            for c in clips(lmd(points, reference_points))
+        ]
+    if len(frames) > 2 * 15 + 5:
+        distances = sync_distances(expert, frames, points, audio)
+        by_clip["sync"] = [confidence(torch.as_tensor(c))[0] for c in clips(distances)]
+    onsets = np.zeros(len(ear))
+    onsets[blink_onsets(ear, blink_threshold(ear) if threshold is None else threshold)] = 1
+    by_clip["blinks_per_s"] = (
+        [c.mean() * FPS for c in clips(onsets)] if np.isfinite(ear).any() else [np.nan]
+    )
+    rows = []
+    for metric, values in by_clip.items():
+        value, low, high = interval(np.array(values))
+        rows.append(
+            dict(
+                metric=metric,
+                value=value,
+                ci_low=low,
+                ci_high=high,
+                n=int(np.isfinite(values).sum()),
+            )
+        )
+    return pd.DataFrame(rows)
+
+
+def score(generated: str | Path, reference: str | Path, expert: SyncExpert) -> pd.DataFrame:
+    """`measure` of a generated video against a reference video of the same person and speech.
+
+    The reference is cropped to the face as `track` does it and brought to the generated size; both
+    are compared over their common length.
+    """
+    from .tracking import track
+
+    audio = read_audio(generated)
+    attributes = track(reference)
+    height, width = next(iter_frames(generated)).shape[:2]
+    if height != width:
+        raise InputError(
+            f"{generated} is {width}x{height}: give a square video, such as `dfa speak` makes"
+        )
+    frames = frames_of(generated, None, width)
+    truth = frames_of(reference, attributes.crop, width)
+    T = min(len(frames), len(truth))
+    return measure(
+        frames[:T],
+        audio,
+        expert,
+        reference=truth[:T],
+        reference_points=attributes.points[:T],
+        threshold=blink_threshold(attributes.ear),
+    )

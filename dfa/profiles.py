@@ -1,0 +1,78 @@
+"""The three profiles. A notebook reads one of these and restates no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .captures import CORPUS, TEST
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Settings of one run. Steps are optimiser steps, so the clock decides nothing."""
+
+    name: str
+    size: int  # frame side in pixels
+    seconds: float  # at most this much of each capture is used
+    corpus: tuple[str, ...]  # subjects that F_d, E_a, the expert and the GP-VAE learn from
+    disentangle_steps: int
+    sync_steps: int
+    expert_steps: int
+    vae_steps: int
+    cme_steps: int  # fine-tuning on one subject
+    field_steps: int
+    talk_seconds: float  # at most this long a talking head is rendered
+    test: tuple[str, ...] = TEST
+
+
+PROFILES = {
+    p.name: p
+    for p in (
+        Profile(
+            name="smoke",
+            size=64,
+            seconds=22.0,
+            corpus=CORPUS[:3],
+            disentangle_steps=100,
+            sync_steps=40,
+            expert_steps=20,
+            vae_steps=20,
+            cme_steps=10,
+            field_steps=40,
+            talk_seconds=2.0,
+        ),
+        Profile(
+            name="quick",
+            size=128,
+            seconds=66.0,
+            corpus=CORPUS,
+            disentangle_steps=3000,
+            sync_steps=800,
+            expert_steps=600,
+            vae_steps=1500,
+            cme_steps=300,
+            field_steps=1500,
+            talk_seconds=12.0,
+        ),
+        Profile(
+            name="full",
+            size=512,
+            seconds=600.0,
+            corpus=CORPUS,
+            disentangle_steps=50_000,
+            sync_steps=20_000,
+            expert_steps=20_000,
+            vae_steps=50_000,
+            cme_steps=5_000,
+            field_steps=100_000,
+            talk_seconds=60.0,
+        ),
+    )
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile called `name`: smoke, quick or full."""
+    if name not in PROFILES:
+        raise ValueError(f"no profile called {name!r}; there are: {', '.join(PROFILES)}")
+    return PROFILES[name]

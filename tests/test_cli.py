@@ -1,0 +1,147 @@
+"""The command line: one line and exit code 2 for what a user can mend, and nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dfa import captures, media
+from dfa.cli import main
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Bad input of every kind, made from three seconds of a capture."""
+    folder = tmp_path_factory.mktemp("clips")
+    source = captures.path("subject_a")
+    frames = media.frames_of(source, None, SIZE)[:75]
+    audio = media.read_audio(source)[: 75 * 640]
+    grey = np.full_like(frames, 128)
+    half = frames[:, :, SIZE // 4 : SIZE // 4 * 3]
+    two = np.concatenate([half, half], 2)
+    for name, pictures, sound in (
+        ("good", frames, audio),
+        ("no_face", grey, audio),
+        ("two_faces", two, audio),
+        ("no_sound", frames, None),
+        ("silent", frames, np.zeros_like(audio)),
+        ("short", frames[:20], audio[: 20 * 640]),
+    ):
+        media.write_video(folder / f"{name}.mp4", pictures, sound)
+    whole = (folder / "good.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
+    (folder / "text.mp4").write_text("this is no video\n" * 100)
+    media.write_audio(folder / "speech.wav", audio)
+    media.write_audio(folder / "silence.wav", np.zeros(32000, np.float32))
+    (folder / "a_file").write_text("")
+    return folder
+
+
+BAD = {
+    "no_face.mp4": "face",
+    "two_faces.mp4": "face",
+    "truncated.mp4": "",
+    "text.mp4": "",
+    "short.mp4": "second|s |short",
+    "missing.mp4": "missing.mp4",
+}
+
+
+def fails(capsys, *arguments) -> str:
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in error if line.startswith("dfa: ")]
+    assert len(said) == 1, error
+    assert "Traceback" not in "\n".join(error)
+    return said[0]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_track_refuses_bad_video(clips, tmp_path, capsys, name):
+    import re
+
+    said = fails(capsys, "track", clips / name, "-o", tmp_path / "a.npz")
+    assert re.search(BAD[name], said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["no_sound.mp4", "silent.mp4", "no_face.mp4", "truncated.mp4"])
+def test_fit_refuses_bad_video(clips, tmp_path, capsys, name):
+    fails(capsys, "fit", clips / name, "-o", tmp_path / "model")
+    left = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert left == []
+
+
+def test_outputs_that_cannot_be_written(clips, tmp_path, capsys):
+    fails(capsys, "track", clips / "good.mp4", "-o", tmp_path / "nowhere" / "a.npz")
+    fails(capsys, "track", clips / "good.mp4", "-o", clips / "a_file" / "a.npz")
+    fails(capsys, "fit", clips / "good.mp4", "-o", clips / "a_file")
+    fails(capsys, "fit", clips / "good.mp4", "-o", clips / "a_file" / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_speak_wants_a_model_and_a_voice(clips, tmp_path, capsys):
+    out = tmp_path / "t.mp4"
+    said = fails(capsys, "speak", tmp_path, "--audio", clips / "speech.wav", "-o", out)
+    assert "dfa fit" in said
+    assert not out.exists()
+
+
+def test_score_refuses_what_is_missing(clips, capsys):
+    fails(capsys, "score", clips / "missing.mp4", clips / "good.mp4")
+    fails(capsys, "score", clips / "good.mp4", clips / "text.mp4")
+
+
+def test_captures_knows_its_actors(tmp_path, capsys):
+    assert "subject_a" in fails(capsys, "captures", "nobody", "-o", tmp_path)
+
+
+def test_help_gives_units_and_defaults(capsys):
+    for command in ("track", "fit", "speak", "score", "captures"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert "default" in capsys.readouterr().out or command in ("track", "score")
+
+
+def test_module_runs_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "dfa", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "speak" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_video_in_a_talking_head_out(clips, tmp_path, capsys):
+    """track, fit, speak and score on three seconds, with settings of no quality."""
+    model, talk = tmp_path / "model", tmp_path / "talk.mp4"
+    good, speech = str(clips / "good.mp4"), str(clips / "speech.wav")
+    assert main(["track", good, "-o", str(tmp_path / "a.npz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == 75
+    assert main(["fit", good, "-o", str(model), "--profile", "smoke"]) == 0
+    assert "advised" in capsys.readouterr().err
+    before = os.stat(model / "field.safetensors").st_mtime_ns
+    assert main(["fit", good, "-o", str(model), "--profile", "smoke"]) == 0
+    assert os.stat(model / "field.safetensors").st_mtime_ns == before  # nothing done twice
+    fails(capsys, "speak", model, "--audio", clips / "silence.wav", "-o", talk)
+    fails(capsys, "speak", model, "--audio", clips / "no_sound.mp4", "-o", talk)
+    assert not talk.exists()
+    assert main(["speak", str(model), "--audio", speech, "-o", str(talk), "--seed", "3"]) == 0
+    assert media.frames_of(talk, None, 64).shape == (75, 64, 64, 3)
+    assert np.abs(media.read_audio(talk)).max() > 0.01
+    again = tmp_path / "again.mp4"
+    assert main(["speak", str(model), "--audio", speech, "-o", str(again), "--seed", "3"]) == 0
+    assert again.read_bytes() == talk.read_bytes()
+    wide = ["speak", str(model), "--audio", speech, "-o", str(again), "--pose-from", good]
+    assert main([*wide, "--size", "96"]) == 0
+    assert media.frames_of(again, None, 96).shape == (75, 96, 96, 3)
+    capsys.readouterr()
+    assert main(["score", str(again), good, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(scores) == {"psnr", "ssim", "lmd", "sync", "blinks_per_s"}
+    assert 5 < scores["psnr"]["value"] < 60

@@ -1,0 +1,157 @@
+"""The house: versions in one place, notebooks as they should be, nothing missing, nothing too big."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import yaml
+
+import dfa
+from dfa import captures
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def committed() -> list[Path]:
+    """The files that are, or would be, in the repo."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_environment_repeats_pyproject():
+    project = PYPROJECT["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    python, _, pip = conda["dependencies"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert sorted(pip["pip"]) == sorted([*wanted, "-e ."])
+    assert python == "python" + project["requires-python"]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in wanted), "pinned, each of them"
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import version
+
+    pins = dict(line.split("==") for line in PYPROJECT["project"]["dependencies"])
+    assert {name: version(name).split("+")[0] for name in pins} == pins
+
+
+def test_citation_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == dfa.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text("utf-8").startswith("MIT License")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_series_is_whole():
+    assert [n.stem for n in NOTEBOOKS] == [
+        "00_overview",
+        "01_attributes",
+        "02_disentanglement",
+        "03_sync",
+        "04_personality",
+        "05_radiance_field",
+        "06_evaluation",
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_source(path):
+    notebook = json.loads(path.read_text("utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    lengths = [len("".join(cell["source"]).splitlines()) for cell in code]
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert max(lengths) <= 25
+    assert len(tagged) == 1
+    names = re.findall(r"^(\w+): (\w+) = ", "".join(tagged[0]["source"]), re.MULTILINE)
+    assert names[:3] == [("profile", "str"), ("seed", "int"), ("device", "str")]
+
+
+def test_lint():
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--output-format", "concise"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_unfinished_work():
+    # In two halves, so that this file does not find itself.
+    unfinished = "|".join(("Not" "Implemented", r"\bTO" r"DO\b", r"\bFIX" r"ME\b", r"\bXX" r"X\b"))
+    outside = "|".join(("/wo" "rk/", r"\.\./sha" "red", "sha" "red/"))
+    text = {".py", ".ipynb", ".md", ".yml", ".yaml", ".toml", ".cff", "", ".smk"}
+    found = [
+        f"{path.relative_to(ROOT)}: {match}"
+        for path in committed()
+        if path.suffix in text and "figures" not in path.relative_to(ROOT).parts
+        for match in re.findall(f"{unfinished}|{outside}", path.read_text("utf-8", "replace"))
+    ]
+    assert not found
+    long = [p.name for p in committed() if p.suffix == ".py" and p.read_bytes().count(b"\n") > 600]
+    assert not long, "a module is a few screens"
+
+
+def test_sizes():
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in committed()}
+    assert sum(sizes.values()) < 40e6
+    big = {".mp4", ".npz", ".ipynb"}
+    assert not [p for p, n in sizes.items() if n > 1e6 and Path(p).suffix not in big]
+    # An executed notebook is looked at in a browser: about 1 MB.
+    assert not [p for p, n in sizes.items() if n > 2e6 and p.endswith(".ipynb")]
+
+
+def test_wheel_has_all_data(tmp_path):
+    copytree(ROOT / "dfa", tmp_path / "dfa", ignore=lambda *_: ["__pycache__"])
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", tmp_path / "out", tmp_path], check=True, capture_output=True)
+    with zipfile.ZipFile(next((tmp_path / "out").glob("*.whl"))) as wheel:
+        inside = set(wheel.namelist())
+    data = [f"dfa/data/{name}" for name in ("actors.yaml", "reported.yaml", "face_model.npz")]
+    data += [f"dfa/data/captures/{n}{suffix}" for n in captures.NAMES for suffix in (".mp4", ".npz")]
+    assert set(data) <= inside
+    assert {path.split("/")[0] for path in inside} == {"dfa", f"dfa-{dfa.__version__}.dist-info"}
+
+
+def test_the_library_needs_no_studio():
+    """Everything but dfa.studio imports where only the plain dependencies are installed."""
+    code = (
+        "import sys, importlib, pkgutil, dfa\n"
+        "for name in ('anny', 'warp', 'pyvista', 'vtk', 'espeakng_loader'): sys.modules[name] = None\n"
+        "for module in pkgutil.iter_modules(dfa.__path__):\n"
+        "    module.name in ('studio', '__main__') or importlib.import_module('dfa.' + module.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_committed_figures_are_those_of_the_manifest():
+    folder = ROOT / "figures" / "quick"
+    entries = json.loads((folder / "manifest.json").read_text("utf-8"))
+    outputs = {path: sha for entry in entries for path, sha in entry["outputs"].items()}
+    for path, sha in outputs.items():
+        assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == sha, path
+    copies = {f"figures/quick/notebooks/{path.name}" for path in NOTEBOOKS}
+    there = {p.relative_to(ROOT).as_posix() for p in committed() if folder in p.parents}
+    assert there == {*outputs, *copies, "figures/quick/manifest.json"}

@@ -1,0 +1,240 @@
+"""The studio: speech, motion and film of the synthetic actors behind the sample captures."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dfa import captures, studio
+from dfa.media import FPS, SAMPLE_RATE, InputError, iter_frames, read_audio
+
+pytest.importorskip("espeakng_loader")
+from dfa.studio import actors, motion, speech  # noqa: E402
+
+NAME = "subject_a"
+
+
+@pytest.fixture(scope="module")
+def look() -> dict:
+    return actors.parameters()[NAME]
+
+
+@pytest.fixture(scope="module")
+def said(look) -> speech.Speech:
+    rng = motion.generator(NAME, "pauses", 0)
+    return speech.speak(look["text"], studio.length(NAME), rng, **look["voice"])
+
+
+def perform(look: dict, said: speech.Speech, seed: int = 0) -> motion.Performance:
+    names = tuple(captures.truth(NAME)["action_names"])
+    return motion.perform(NAME, look, names, studio.NECK, studio.REST, said, seed)
+
+
+@pytest.fixture(scope="module")
+def take(look, said) -> motion.Performance:
+    return perform(look, said)
+
+
+# ------------------------------------------------------------------------------------- speech
+
+
+def test_phones_follow_one_another_within_the_sound(said):
+    times = np.array([p[:2] for p in said.phones])
+    assert (times[:, 1] > times[:, 0]).all()
+    assert (times[1:, 0] >= times[:-1, 1] - 1e-6).all()
+    assert times[0, 0] >= 0.5 and times[-1, 1] <= len(said.audio) / SAMPLE_RATE
+
+
+def test_most_of_the_time_is_speech_and_the_rest_is_silent(said):
+    spoken = np.zeros(len(said.audio), bool)
+    for start, end, _ in said.phones:
+        spoken[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)] = True
+    assert 0.7 < spoken.mean() < 0.9
+    rms = np.sqrt(np.mean(said.audio[spoken].astype(float) ** 2))
+    assert abs(20 * np.log10(rms) - speech.LEVEL_DB) < 2
+    # Inner pauses between eSpeak's phones may ring; the half second before the first cannot.
+    assert np.abs(said.audio[: SAMPLE_RATE // 2]).max() < 1e-3
+
+
+def test_stops_are_where_the_sound_is_quiet(said):
+    """The phone times belong to the sound: within p, t, k it is softer than within vowels."""
+    level = {True: [], False: []}
+    for start, end, phone in said.phones:
+        if phone in ("p", "t", "k") or set(phone) & motion.VOWELS:
+            piece = said.audio[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+            level[phone in ("p", "t", "k")].append(np.sqrt(np.mean(piece.astype(float) ** 2)))
+    assert np.median(level[True]) < 0.4 * np.median(level[False])
+
+
+def test_nobody_repeats_a_sentence_of_anyone_else():
+    texts = [s for p in actors.parameters().values() for s in p["text"]]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("name", captures.NAMES)
+def test_every_text_lasts_the_whole_take(name):
+    look = actors.parameters()[name]
+    rng = motion.generator(name, "pauses", 0)
+    said = speech.speak(look["text"], studio.length(name), rng, **look["voice"])
+    assert said.phones[-1][1] > studio.length(name) - 1.2  # at worst it ends in a pause
+    letters = {c for _, _, phone in said.phones for c in phone}
+    assert not letters - set(motion.LETTERS) - set("ːˈˌ̩̃")
+
+
+# ------------------------------------------------------------------------------------- motion
+
+
+def test_dominance_is_the_papers_formula():
+    t = np.linspace(-0.2, 0.2, 41)
+    got = motion.dominance(t, 0.0, 0.0, 1.5, 20.0)
+    assert np.allclose(got, 1.5 * np.exp(-((20 * np.abs(t)) ** 1.3)))
+
+
+def test_lips_close_on_every_p_b_m(said, take):
+    names = list(captures.truth(NAME)["action_names"])
+    column = lambda a: take.actions[:, names.index(a)]  # noqa: E731
+    count = 0
+    for start, end, phone in said.phones:
+        if phone[0] in "pbm" and end < 65.8:
+            t = round((start + end) / 2 * FPS)
+            frames = slice(max(t - 2, 0), t + 3)
+            openings = np.stack([column(a)[frames] for a in ("jawOpen", "mouthFunnel")])
+            openings = np.vstack([openings, column("mouthLowerDownLeft")[frames]])
+            assert openings.max(0).min() < 0.01, (start, phone)
+            count += 1
+    assert count > 80
+
+
+def test_open_vowels_open_the_jaw_and_silence_shuts_it(said, take):
+    names = list(captures.truth(NAME)["action_names"])
+    jaw = take.actions[:, names.index("jawOpen")]
+    open_vowels = [round((a + b) / 2 * FPS) for a, b, p in said.phones if set(p) & set("ɑæ")]
+    open_vowels = [t for t in open_vowels if t < len(jaw)]
+    assert np.median(jaw[open_vowels]) > 0.25
+    gaps = [(a[1], b[0]) for a, b in zip(said.phones, said.phones[1:], strict=False)]
+    middles = [round((a + b) / 2 * FPS) for a, b in gaps if b - a > 0.45]
+    assert len(middles) > 5 and jaw[middles].max() < 0.05
+
+
+def test_blinks_close_fully_and_keep_their_distance(look, take):
+    onsets = take.blink_onsets / FPS
+    assert np.diff(onsets).min() >= motion.BLINK_REFRACTORY - 1e-9
+    for onset in take.blink_onsets:
+        assert take.blink[int(onset) : int(onset) + 6].max() > 0.999
+    assert abs(len(onsets) / 66 - look["motion"]["blinks"]) < 0.12
+
+
+def test_blinks_have_their_rate_in_the_long_run():
+    rng = np.random.default_rng(0)
+    _, onsets = motion.blinks(20_000, 0.4, np.zeros(1), rng)
+    assert abs(len(onsets) / 20_000 - 0.4) < 0.01
+
+
+def test_head_stays_within_reach_and_is_smooth(take):
+    degrees = np.degrees(take.h[:, :3])
+    assert (np.abs(degrees).max(0) < [12, 14, 7]).all()
+    assert (np.ptp(degrees, axis=0) > [5, 8, 2]).all()
+    assert np.abs(np.diff(degrees, axis=0)).max() < 4  # under 100 degrees a second
+    rest = take.h[:, 3:] - studio.REST
+    assert np.abs(rest).max() < 0.05
+
+
+def test_spring_reaches_its_target_as_the_closed_form_says():
+    n, omega = 400, 5.0
+    targets = np.vstack([np.zeros((1, 1)), np.ones((n, 1))])
+    t = motion.DT * np.arange(n + 1)
+    assert np.allclose(
+        motion.spring(targets, omega)[:, 0], 1 - (1 + omega * t) * np.exp(-omega * t), atol=1e-9
+    )
+
+
+def test_turning_about_the_neck_leaves_the_neck_in_place():
+    h = np.array([[0.1, -0.2, 0.05, 0, 0, 0]])
+    pose = motion.about(studio.NECK, h, studio.REST)[0]
+    r = Rotation.from_euler("z", 0.05) * Rotation.from_euler("y", -0.2)
+    r = (r * Rotation.from_euler("x", 0.1)).as_matrix()  # Rz Ry Rx
+    assert np.allclose(motion.rotations(h)[0], r)
+    assert np.allclose(r @ studio.NECK + pose[3:], studio.NECK + studio.REST)
+
+
+def test_the_same_seed_gives_the_same_take_and_another_does_not(look, said, take):
+    again, other = perform(look, said), perform(look, said, seed=1)
+    assert np.array_equal(take.h, again.h) and np.array_equal(take.actions, again.actions)
+    assert not np.allclose(take.h, other.h, atol=1e-3)
+
+
+# -------------------------------------------------------------------------------------- shape
+
+
+def test_catmull_clark_of_a_cube():
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+    quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+    new, matrix = actors.subdivide(np.array(quads), 8)
+    points = matrix @ corners
+    assert len(new) == 24 and len(points) == 8 + 12 + 6
+    assert np.allclose(np.abs(points[:8]), 5 / 9)  # (F + 2 R + 0 P) / 3 at valence 3
+    assert np.allclose(np.sort(np.abs(points[8:20]), 1), [0, 0.75, 0.75])
+    assert np.allclose(np.sort(np.abs(points[20:]), 1), [0, 0, 1])
+
+
+def test_clipping_keeps_the_right_area():
+    from scipy.sparse import identity
+
+    x, y = np.meshgrid(np.arange(5.0), np.arange(5.0), indexing="ij")
+    points = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], 1)
+    k = np.arange(25).reshape(5, 5)
+    quads = np.stack([k[:-1, :-1], k[1:, :-1], k[1:, 1:], k[:-1, 1:]], -1).reshape(-1, 4)
+    sheet = actors.Surface(identity(25, format="csr"), quads, points[:, :2], points)
+    level = points[:, 0] + 0.5 * points[:, 1] - 2.2
+    weights, triangles = actors.clip(sheet, level)
+    p = (weights @ points)[triangles]
+    area = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])[:, 2] / 2
+    # The kept part of the 4 x 4 square: x from 2.2 - y / 2 to 4.
+    assert np.isclose(area.sum(), 4 * 4 - (2.2 + 0.2) / 2 * 4) and (area > -1e-12).all()
+
+
+# ------------------------------------------------------------------------------------ captures
+
+
+def test_shipped_captures_have_their_length_and_truth():
+    for name in captures.NAMES:
+        n = studio.length(name) * FPS
+        data = captures.truth(name)
+        assert data["h"].shape == (n, 6) and data["actions"].shape == (n, 52)
+        assert data["blink"].shape == (n,) and data["gaze"].shape == (n, 2)
+        assert len(data["phonemes"]) == len(data["phoneme_names"])
+    total = sum(f.stat().st_size for f in captures.FOLDER.glob("*.mp4"))
+    assert total < 7e6
+
+
+def test_unknown_names_are_said_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="there is no sample capture"):
+        captures.path("nobody")
+    with pytest.raises(InputError, match="there is no actor"):
+        studio.make(["nobody"], tmp_path)
+    with pytest.raises(InputError, match="lasts 66 s"):
+        studio.make([NAME], tmp_path, seconds=1000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_made_again_is_the_shipped_one(tmp_path):
+    pytest.importorskip("anny")
+    pytest.importorskip("pyvista")
+    (file,) = studio.make([NAME], tmp_path, seconds=1, progress=False)
+    made = list(iter_frames(file))
+    assert len(made) == FPS
+    shipped = [f for f, _ in zip(iter_frames(captures.path(NAME)), range(FPS), strict=False)]
+    for a, b in zip(made, shipped, strict=True):
+        error = np.mean((a.astype(float) - b.astype(float)) ** 2)
+        assert 10 * np.log10(255**2 / error) > 35
+
+    sound, reference = read_audio(file)[:14_000], read_audio(captures.path(NAME))[:14_000]
+    assert np.corrcoef(sound, reference)[0, 1] > 0.97
+
+    with np.load(file.with_suffix(".npz")) as data:
+        truth = captures.truth(NAME)
+        assert np.allclose(data["h"], truth["h"][:FPS], atol=1e-5)
+        assert np.allclose(data["actions"], truth["actions"][:FPS], atol=2e-3)
+        assert np.allclose(data["phonemes"], truth["phonemes"][: len(data["phonemes"])], atol=1e-3)
+    assert {f.name for f in tmp_path.iterdir()} == {f"{NAME}.mp4", f"{NAME}.npz"}
