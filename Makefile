@@ -11,7 +11,7 @@ SHELL := bash
 
 PROFILE ?= quick
 PYTHON ?= python3.11 python3.12 python3 python
-VENV ?= .venv
+VENV := .venv
 RUN := $(VENV)/bin/python -m
 
 figures: $(VENV)/.figures
@@ -44,7 +44,7 @@ $(VENV)/.figures $(VENV)/.captures $(VENV)/.test: pyproject.toml
 	  echo "setting up $(VENV) with $$($$python --version)"; \
 	  $$python -m venv --clear $(VENV); \
 	fi
-	@echo 'installing what pyproject.toml names: about 3 minutes the first time'
+	@echo 'installing what pyproject.toml names: some minutes the first time'
 	@PYTHONUNBUFFERED=1 $(RUN) pip install --disable-pip-version-check --progress-bar off -e '.$(EXTRAS)' 2>&1 \
 	  | tee $(VENV)/pip.log \
 	  | { grep --line-buffered -oE '^(Collecting [^ ]+|Installing collected packages|ERROR.*)' || true; } \

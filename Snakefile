@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -113,14 +114,14 @@ def run_notebook(name, source, threads):
 
     try:
         for line in shell(
-            f"{sys.executable} -m papermill {source} {partial} -k python3 -p profile {PROFILE}"
+            f"{shlex.quote(sys.executable)} -m papermill {source} {partial} -k python3 -p profile {PROFILE}"
             " --log-output --no-progress-bar 2>&1",
             iterable=True,
             threads=threads,
         ):
             line = line.strip("\r\n")
             if started := re.match(r"Executing Cell (\d+)-", line):
-                at = int(started[1])
+                at, muted = int(started[1]), False
                 if lines[at - 1] is not None:
                     cell = sum(line is not None for line in lines[:at])  # In[cell], as Jupyter counts
                     say(f"[{cell}/{cells}] {lines[at - 1]}")

@@ -91,7 +91,10 @@ def write_video(
             video = container.add_stream("libx264", rate=FPS)
             video.width, video.height, video.pix_fmt = width, height, "yuv420p"
             video.thread_count = 1
-            video.options = {"crf": str(crf), "preset": "medium", "flags": "+bitexact"}
+            # x264's macroblock tree works on 8 blocks of 16 pixels at a time; where they do not
+            # fill the row it reads beyond, and the bytes differ from run to run.
+            tree = "mbtree=1" if width % 128 == 0 else "mbtree=0"
+            video.options = {"crf": str(crf), "flags": "+bitexact", "x264-params": tree}
             if audio is not None:
                 sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
                 sound.bit_rate = 64_000

@@ -332,7 +332,8 @@ def _cell() -> int | None:
     from IPython import get_ipython
 
     shell = get_ipython()
-    return shell.execution_count if shell is not None else None
+    # Not execution_count, which some versions of IPython raise before the cell and some after.
+    return len(shell.user_ns["In"]) - 1 if shell is not None else None
 
 
 def _commit(folder: Path) -> tuple[str | None, bool | None]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -153,7 +154,7 @@ def face_points(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return points, eye_aspect_ratio(points)
 
 
-def find_crop(path: str | Path, progress: bool = False) -> np.ndarray:
+def find_crop(path: str | Path, progress: bool = False, seconds: float | None = None) -> np.ndarray:
     """Look through a video for its one face: the square (x0, y0, side) that becomes the image.
 
     The whole frame where it is square, else CROP face heights around the face's usual place.
@@ -161,7 +162,7 @@ def find_crop(path: str | Path, progress: bool = False) -> np.ndarray:
     """
     boxes, looked, pairs, n = [], 0, 0, 0  # boxes: x0, y0, x1, y1 in pixels
     with Detector(static=True, faces=2) as detector:
-        for n, image in enumerate(_bar(iter_frames(path), progress, "looking"), 1):  # noqa: B007
+        for n, image in enumerate(_bar(_start(path, seconds), progress, "looking"), 1):  # noqa: B007
             if (n - 1) % LOOK_EVERY:
                 continue
             looked += 1
@@ -195,6 +196,10 @@ def _two_people(a: np.ndarray, b: np.ndarray) -> bool:
     """Boxes of two faces of like size in different places, not a portrait on the wall."""
     overlap = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
     return bool(b[3] - b[1] > 0.5 * (a[3] - a[1]) and overlap < 0.3 * (b[2:] - b[:2]).prod())
+
+
+def _start(path: str | Path, seconds: float | None) -> Iterator[np.ndarray]:
+    return islice(iter_frames(path), None if seconds is None else round(seconds * FPS))
 
 
 def _bar(frames: Iterable[np.ndarray], progress: bool, what: str) -> Iterable[np.ndarray]:
@@ -307,14 +312,16 @@ class Fit:
         return np.concatenate([angles, t], 1), F_exp
 
 
-def track(path: str | Path, *, progress: bool = True) -> Attributes:
+def track(path: str | Path, *, seconds: float | None = None, progress: bool = True) -> Attributes:
     """Face attributes of every frame of a video (at 25 fps) that shows one person.
+
+    seconds: only the beginning, as much as that.
 
     Raises InputError where there is no face or two, less than SHORTEST seconds, or no face for
     longer than LONGEST_GAP.
     """
-    crop = find_crop(path, progress)
-    images = (square(image, crop, int(crop[2])) for image in iter_frames(path))
+    crop = find_crop(path, progress, seconds)
+    images = (square(image, crop, int(crop[2])) for image in _start(path, seconds))
     seen = detect(_bar(images, progress, "tracking"))
     lost = np.isnan(seen[:, 0, 0])
     _check_gaps(path, lost)

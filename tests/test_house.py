@@ -1,4 +1,4 @@
-"""The house: versions in one place, notebooks as they should be, nothing missing, nothing too big."""
+"""The house: versions in one place, notebooks as they should be, nothing missing or too big."""
 
 import hashlib
 import json
@@ -96,9 +96,9 @@ def test_lint():
 
 
 def test_no_unfinished_work():
-    # In two halves, so that this file does not find itself.
-    unfinished = "|".join(("Not" "Implemented", r"\bTO" r"DO\b", r"\bFIX" r"ME\b", r"\bXX" r"X\b"))
-    outside = "|".join(("/wo" "rk/", r"\.\./sha" "red", "sha" "red/"))
+    # Spelt so that this file does not find itself.
+    unfinished = r"NotImplemente[d]|\bTOD[O]\b|\bFIXM[E]\b|\bXX[X]\b"
+    outside = r"/w[o]rk/|\.\./sh[a]red"  # paths of one machine
     text = {".py", ".ipynb", ".md", ".yml", ".yaml", ".toml", ".cff", "", ".smk"}
     found = [
         f"{path.relative_to(ROOT)}: {match}"
@@ -129,7 +129,8 @@ def test_wheel_has_all_data(tmp_path):
     with zipfile.ZipFile(next((tmp_path / "out").glob("*.whl"))) as wheel:
         inside = set(wheel.namelist())
     data = [f"dfa/data/{name}" for name in ("actors.yaml", "reported.yaml", "face_model.npz")]
-    data += [f"dfa/data/captures/{n}{suffix}" for n in captures.NAMES for suffix in (".mp4", ".npz")]
+    data += [f"dfa/data/captures/{name}.mp4" for name in captures.NAMES]
+    data += [f"dfa/data/captures/{name}.npz" for name in captures.NAMES]
     assert set(data) <= inside
     assert {path.split("/")[0] for path in inside} == {"dfa", f"dfa-{dfa.__version__}.dist-info"}
 
@@ -138,9 +139,11 @@ def test_the_library_needs_no_studio():
     """Everything but dfa.studio imports where only the plain dependencies are installed."""
     code = (
         "import sys, importlib, pkgutil, dfa\n"
-        "for name in ('anny', 'warp', 'pyvista', 'vtk', 'espeakng_loader'): sys.modules[name] = None\n"
+        "for name in ('anny', 'warp', 'pyvista', 'vtk', 'espeakng_loader'):\n"
+        "    sys.modules[name] = None\n"
         "for module in pkgutil.iter_modules(dfa.__path__):\n"
-        "    module.name in ('studio', '__main__') or importlib.import_module('dfa.' + module.name)\n"
+        "    if module.name not in ('studio', '__main__'):\n"
+        "        importlib.import_module('dfa.' + module.name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

