@@ -22,6 +22,11 @@ def path(name: str) -> Path:
     return file
 
 
+def unseen(name: str) -> Path:
+    """A recording of a test subject's voice saying what is in none of the captures (.wav)."""
+    return path(name).with_name(f"{name}_unseen.wav")
+
+
 def truth(name: str) -> dict[str, np.ndarray]:
     """What the actor of a capture of T frames really did.
 

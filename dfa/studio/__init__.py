@@ -6,9 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from dfa.captures import CORPUS, NAMES, TEST
-from dfa.media import FPS, SAMPLES_PER_FRAME, InputError, atomic, check_output, write_video
+from dfa.media import (
+    FPS,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    InputError,
+    atomic,
+    check_output,
+    write_audio,
+    write_video,
+)
 
 TEST_SECONDS, CORPUS_SECONDS = 66, 30
+UNSEEN_SECONDS = 14  # at most
 NECK = np.array([0.0, 0.10, 0.08])  # where the head turns, canonical metres
 REST = np.array([0.0, -0.03, 1.38])  # the head's place before the camera
 CRF = 25  # half-size chroma bounds the frames at about 38 dB; this costs one decibel of it
@@ -29,6 +39,17 @@ def act(name: str, seed: int = 0):
     )
     names = actors.template().actions
     return motion.perform(name, look, names, NECK, REST, said, seed)
+
+
+def unseen(name: str) -> np.ndarray:
+    """A test subject's voice saying what is in no capture, (n,) 16 kHz: sound to drive a model."""
+    from dfa.studio import actors, motion, speech
+
+    look = actors.parameters()[name]
+    rng = motion.generator(name, "unseen pauses", 0)
+    said = speech.speak(look["unseen"], UNSEEN_SECONDS, rng, **look["voice"])
+    end = np.flatnonzero(np.abs(said.audio) > 1e-3)[-1] + SAMPLE_RATE  # a second of silence after
+    return said.audio[:end]
 
 
 def truth(take, frames: int) -> dict[str, np.ndarray]:
@@ -55,7 +76,7 @@ def make(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Path]:
-    """Make NAME.mp4 and NAME.npz in `out_dir` for each of `names`; return the videos' paths.
+    """Make NAME.mp4 and NAME.npz (and NAME_unseen.wav) in `out_dir`; return the videos' paths.
 
     seconds: only the first so many of the take (the whole is 66 s for the test subjects, 30 s for
     the corpus); another seed gives other pauses, movements and blinks of the same people.
@@ -93,5 +114,7 @@ def make(
         film.close()
         with atomic(file.with_suffix(".npz")) as part:
             np.savez_compressed(part, **truth(take, n))
+        if name in TEST:
+            write_audio(out_dir / f"{name}_unseen.wav", unseen(name))
         files.append(file)
     return files
