@@ -108,12 +108,12 @@ class SyncExpert(nn.Module):
 
         self.video_tower = nn.Sequential(
             conv(self.FRAMES, w, 2), conv(w, 2 * w, 2), conv(2 * w, 4 * w, 2),
-            conv(4 * w, 4 * w, 1),
-            nn.Flatten(), nn.Linear(4 * w * 6 * 8, self.DIM),
+            conv(4 * w, 4 * w, 2),
+            nn.Flatten(), nn.Linear(4 * w * 3 * 4, self.DIM),
         )  # fmt: skip
         self.audio_tower = nn.Sequential(
-            conv(1, w, (1, 1)), conv(w, 2 * w, 2), conv(2 * w, 4 * w, 2), conv(4 * w, 4 * w, 1),
-            nn.Flatten(), nn.Linear(4 * w * 5 * 5, self.DIM),
+            conv(1, w, (1, 1)), conv(w, 2 * w, 2), conv(2 * w, 4 * w, 2), conv(4 * w, 4 * w, 2),
+            nn.Flatten(), nn.Linear(4 * w * 3 * 3, self.DIM),
         )  # fmt: skip
 
     def video(self, mouths: Tensor) -> Tensor:
