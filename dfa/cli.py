@@ -45,7 +45,7 @@ def fit_command(args: argparse.Namespace) -> None:
     from .media import frames_of, read_voice
     from .nerf import conditions
     from .profiles import profile
-    from .talk import WEIGHTS, Corpus, tracked, train_cme, train_field
+    from .talk import CORPUS_WEIGHTS, WEIGHTS, Corpus, tracked, train_cme, train_field
 
     out, p = Path(args.output), profile(args.profile)
     p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
@@ -65,12 +65,12 @@ def fit_command(args: argparse.Namespace) -> None:
             " that may not shut"
         )
         print(f"warning: {warnings[0]}", file=sys.stderr, flush=True)
-    for name in ("disentangle", "sync", "gpvae"):
+    for name in CORPUS_WEIGHTS:
         shutil.copyfile(WEIGHTS / f"{name}.safetensors", out / f"{name}.safetensors")
     corpus = Corpus.load(out)
     personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
     print("2/3 head motion and blinks", flush=True)
-    train_cme(corpus, personal, f_a, p.cme_steps, out / "cme.safetensors", args.seed)
+    train_cme(corpus, [personal], [f_a], p.cme_steps, out / "personal.safetensors", args.seed)
     print("3/3 radiance field", flush=True)
     frames = frames_of(args.video, attributes.crop, p.size)[:T]
     cond = conditions(personal[:, :6], f_a, personal[:, 6:])

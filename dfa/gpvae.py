@@ -1,4 +1,16 @@
-"""The Transformer GP-VAE of section 3.4: head pose and eye codes as samples of Gaussian processes."""
+"""Personalized attributes (section 3.4): the Transformer GP-VAE (eq. 4-8) and the cross-modal
+encoder (eq. 9).
+
+A sequence x (T, d) of head poses and eye codes [h ; f_e] becomes a latent sequence z (T, D) whose
+prior is a Gaussian process in time: dimension k has the Cauchy kernel with length scale ℓ_k.
+
+Blinks are rare, short events, and a Gaussian that is decoded smoothly does not make them. So
+dimension 0 is read through its sign alone, tanh(κ z_0): a blink is an upward crossing of zero. By
+Rice's formula such crossings come (√2 π ℓ_0)⁻¹ times a frame under the Cauchy prior, which gives
+ℓ_0 from the blink rate that the corpus shows.
+"""
+
+from __future__ import annotations
 
 import math
 
@@ -6,44 +18,97 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+POSE = 6  # the first channels of x are h, the rest f_e
+JITTER = 1e-2  # share of white noise in every kernel: keeps Cholesky factors finite
+KAPPA = 20.0  # how sharply dimension 0 is read
 
-def cauchy_kernel(
-    T: int, length_scale: float, variance: float = 1.0, jitter: float = 1e-2
-) -> Tensor:
+
+def cauchy_kernel(T: int, length_scale: float, variance: float = 1.0, jitter: float = JITTER):
+    """K_ij = σ² (1 + (i - j)²/ℓ²)⁻¹ + jitter δ_ij over frames, (T, T) in double precision."""
     t = torch.arange(T, dtype=torch.float64)
     lag = (t[:, None] - t) / length_scale
     return variance / (1 + lag**2) + jitter * torch.eye(T, dtype=torch.float64)
 
 
-def sinusoids(T: int, width: int) -> Tensor:
-    t = torch.arange(T)[:, None]
-    w = torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
-    return torch.stack([torch.sin(t * w), torch.cos(t * w)], -1).flatten(1)
+def posterior_factor(log_sigma: Tensor, phi_logit: Tensor) -> Tensor:
+    """L_q of the posterior covariance K_φ = L_q L_qᵀ, from (B, T, D) each to (B, D, T, T).
+
+    z_t = φ_t z_{t-1} + σ_t ε_t with φ = sigmoid(phi_logit): a precision U Uᵀ with bidiagonal U, as
+    in Fortuin et al. 2020. Its inverse is written out densely, L_ts = σ_s Π_{s<r≤t} φ_r, since at
+    T = 100 one batched product is faster than a loop over time.
+    """
+    c = F.logsigmoid(phi_logit).cumsum(1).transpose(1, 2)  # (B, D, T)
+    upper = torch.ones(c.shape[2], c.shape[2], dtype=torch.bool, device=c.device).triu(1)
+    products = (c[..., :, None] - c[..., None, :]).masked_fill(upper, -torch.inf).exp()
+    return products * log_sigma.transpose(1, 2).exp()[..., None, :]
+
+
+def gaussian_sample(mean: Tensor, factor: Tensor, generator: torch.Generator | None = None):
+    """The reparameterization trick: mean (B, T, D) + L ε, L (B or 1, D, T, T)."""
+    B, T, D = mean.shape
+    eps = torch.randn(B, D, T, 1, generator=generator).to(mean.device)
+    return mean + (factor @ eps)[..., 0].transpose(1, 2)
+
+
+def gaussian_kl(
+    mean_q: Tensor,
+    factor_q: Tensor,
+    factor_p: Tensor,
+    mean_p: Tensor | float = 0.0,
+    scale_p: Tensor | None = None,
+) -> Tensor:
+    """KL(q || p) of each latent dimension, (B, D), in closed form:
+
+    log|L_p| - log|L_q| + ½ (‖L_p⁻¹ L_q‖² + ‖L_p⁻¹ (μ_q - μ_p)‖² - T).
+
+    Args:
+        mean_q, mean_p, scale_p: (B, T, D). factor_q: (B, D, T, T). factor_p: (D, T, T), multiplied
+            from the left by diag(scale_p) where that is given.
+
+    The paper writes KL(p, q) (eq. 8); the evidence lower bound needs this direction.
+    """
+    B, D, T, _ = factor_q.shape
+    delta = (mean_q - mean_p).transpose(1, 2)[..., None]  # (B, D, T, 1)
+    rhs = torch.cat([factor_q, delta], -1)
+    logdet = factor_p.diagonal(dim1=1, dim2=2).log().sum(1)
+    logdet = logdet - factor_q.diagonal(dim1=2, dim2=3).log().sum(2)
+    if scale_p is not None:
+        s = scale_p.transpose(1, 2)  # (B, D, T)
+        rhs, logdet = rhs / s[..., None], logdet + s.log().sum(2)
+    rhs = rhs.permute(1, 2, 0, 3).reshape(D, T, B * (T + 1))
+    white = torch.linalg.solve_triangular(factor_p, rhs, upper=False).view(D, T, B, T + 1)
+    return logdet + 0.5 * (white.square().sum((1, 3)).T - T)
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, reach: int = 32) -> None:
+    """A Transformer block whose attention has a learned bias for each lag in time."""
+
+    REACH = 32
+
+    def __init__(self, width: int, heads: int):
         super().__init__()
-        self.heads, self.reach = heads, reach
+        self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         slope = 2.0 ** (-1.5 * torch.arange(heads))[:, None]
-        self.bias = nn.Parameter(-slope * torch.arange(-reach, reach + 1).abs())
+        self.bias = nn.Parameter(-slope * torch.arange(-self.REACH, self.REACH + 1).abs())
 
     def forward(self, x: Tensor, lag: Tensor) -> Tensor:
         B, T, W = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        bias = self.bias[:, lag.clamp(-self.reach, self.reach) + self.reach]
+        bias = self.bias[:, lag.clamp(-self.REACH, self.REACH) + self.REACH]  # (heads, T, T)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(B, -1, -1, -1))
         x = x + self.out(y.transpose(1, 2).reshape(B, T, W))
         return x + self.mlp(self.norm2(x))
 
 
 class Transformer(nn.Module):
-    def __init__(self, d_in: int, d_out: int, width: int, layers: int, heads: int = 4) -> None:
+    """(B, T, d_in) -> (B, T, d_out), any T."""
+
+    def __init__(self, d_in: int, d_out: int, width: int = 64, layers: int = 2, heads: int = 4):
         super().__init__()
         self.width = width
         self.embed = nn.Linear(d_in, width)
@@ -51,284 +116,214 @@ class Transformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, d_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        t = torch.arange(x.shape[1])
-        y = self.embed(x) + 0.3 * sinusoids(len(t), self.width)
+        t = torch.arange(x.shape[1], device=x.device)
+        w = torch.exp(
+            torch.arange(0, self.width, 2, device=x.device) * (-math.log(1e4) / self.width)
+        )
+        place = torch.stack([torch.sin(t[:, None] * w), torch.cos(t[:, None] * w)], -1).flatten(1)
+        y = self.embed(x) + 0.3 * place
         for block in self.blocks:
             y = block(y, t[:, None] - t)
         return self.head(self.norm(y))
 
 
-def posterior_factor(log_sigma: Tensor, phi_logit: Tensor) -> Tensor:
-    """L_q = U^-T of z_t = phi_t z_{t-1} + sigma_t eps_t; (B,T,D)x2 -> (B,D,T,T)."""
-    c = F.logsigmoid(phi_logit).cumsum(1).transpose(1, 2)  # (B, D, T)
-    T = c.shape[2]
-    upper = torch.ones(T, T, dtype=torch.bool).triu(1)
-    ratio = (c[..., :, None] - c[..., None, :]).masked_fill(upper, -torch.inf).exp()
-    return ratio * log_sigma.transpose(1, 2).exp()[..., None, :]
-
-
-def gaussian_sample(mean: Tensor, factor: Tensor, generator=None) -> Tensor:
-    B, T, D = mean.shape
-    eps = torch.randn(B, D, T, 1, generator=generator)
-    return mean + (factor @ eps)[..., 0].transpose(1, 2)
-
-
-def gaussian_kl(mean_q, factor_q, factor_p, mean_p=0.0, scale_p=None):
-    B, D, T, _ = factor_q.shape
-    delta = (mean_q - mean_p).transpose(1, 2)[..., None]  # (B, D, T, 1)
-    rhs = torch.cat([factor_q, delta], -1)
-    logdet = factor_p.diagonal(dim1=1, dim2=2).log().sum(1) - factor_q.diagonal(
-        dim1=2, dim2=3
-    ).log().sum(2)
-    if scale_p is not None:
-        s = scale_p.transpose(1, 2)
-        rhs = rhs / s[..., None]
-        logdet = logdet + s.log().sum(2)
-    rhs = rhs.permute(1, 2, 0, 3).reshape(D, T, B * (T + 1))
-    white = torch.linalg.solve_triangular(factor_p, rhs, upper=False).view(D, T, B, T + 1)
-    return logdet + 0.5 * (white.square().sum((1, 3)).T - T)
-
-
-def energy_distance(x, y):
-    n, m = len(x), len(y)
-    d = math.sqrt(x.shape[1])
-    c = lambda a, b: (
-        ((a[:, None] - b).square().sum(-1) + 1e-6).sqrt() / d
-        if False
-        else torch.sqrt(
-            (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(1e-4)
-        )
-        / d
-    )
-    return 2 * c(x, y).mean() - c(x, x).sum() / (n * (n - 1)) - c(y, y).sum() / (m * (m - 1))
-
-
 class TransformerGPVAE(nn.Module):
-    def __init__(
-        self,
-        d=14,
-        latent=12,
-        width=64,
-        layers=2,
-        T=100,
-        scales=(2.0, 50.0),
-        beta=0.05,
-        jitter=1e-2,
-        min_T=25,
-        ptrunc=0.25,
-        dlayers=3,
-        wpose=1.0,
-        weye=1.0,
-        learn=False,
-        vel=0.1,
-        gen=0.0,
-        patch=16,
-    ):
-        self.gen, self.patch = gen, patch
-        self.vel = vel
+    """Encoder E_h, Gaussian-process latent space Z, decoder D (figure 4a).
+
+    Poses are expected around a person's own mean: where somebody sits is not how they move.
+    """
+
+    def __init__(self, d: int = 14, latent: int = 10, scales: tuple[float, float] = (5.0, 60.0)):
         super().__init__()
-        (
-            self.d,
-            self.latent,
-            self.beta,
-            self.jitter,
-            self.min_T,
-            self.ptrunc,
-            self.wpose,
-            self.weye,
-        ) = d, latent, beta, jitter, min_T, ptrunc, wpose, weye
-        self.learn = learn
-        self.log_scale = nn.Parameter(
-            torch.linspace(math.log(scales[0]), math.log(scales[1]), latent), requires_grad=learn
-        )
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("std", torch.ones(d))
-        self.register_buffer("std_v", torch.ones(d))
-        self.encoder = Transformer(d, 3 * latent, width, layers)
-        self.decoder = Transformer(latent, d, width, dlayers)
-        self._factors = {}
-        with torch.no_grad():
+        self.d, self.latent = d, latent
+        spread = torch.logspace(math.log10(scales[0]), math.log10(scales[1]), latent - 1)
+        self.register_buffer("length_scales", torch.cat([torch.tensor([16.0]), spread]))  # frames
+        for name in ("mean", "std", "std_velocity"):
+            self.register_buffer(name, torch.ones(d))
+        self.register_buffer("blink_axis", torch.ones(d - POSE))
+        self.register_buffer("blink_level", torch.tensor(1.0))
+        self.encoder = Transformer(d, 3 * latent)  # E_h
+        self.decoder = Transformer(latent - 1, POSE, layers=3)  # D, of h
+        self.eye_decoder = Transformer(1, d - POSE, width=48)  # D, of f_e
+        with torch.no_grad():  # a posterior that starts narrow and correlated
             self.encoder.head.weight.mul_(0.3)
-            self.encoder.head.bias[latent : 2 * latent] = -1.5
+            self.encoder.head.bias[latent : 2 * latent] = -1.0
             self.encoder.head.bias[2 * latent :] = 1.0
 
-    def fit_scale(self, x):
-        self.std_v.copy_(torch.cat([s.diff(dim=0) for s in x]).std(0))
-        x = torch.cat(x)
+    def fit_scale(self, xs: list[Tensor]) -> None:
+        """Take units, the direction of a blink and the blink rate from sequences (T, d)."""
+        x = torch.cat(xs)
         self.mean.copy_(x.mean(0))
-        self.std.copy_(x.std(0)); e=(x[:,6:]-self.mean[6:])/self.std[6:]; v=torch.linalg.eigh(e.T@e)[1][:,-1]; p=e@v; v=v*torch.sign((p**3).mean()); p=e@v; self.guide_dir=v; self.guide_thr=float(p.quantile(.5)+.5*(p.quantile(.995)-p.quantile(.5)))
+        self.std.copy_(x.std(0))
+        self.std_velocity.copy_(torch.cat([s.diff(dim=0) for s in xs]).std(0))
+        eyes = ((x - self.mean) / self.std)[:, POSE:]
+        open_eyes = eyes.median(0).values
+        away = eyes - open_eyes
+        far = away[away.norm(dim=1) >= away.norm(dim=1).quantile(0.98)].mean(0)  # eyes shut
+        self.blink_axis.copy_(far / far.norm())
+        self.blink_level.copy_(open_eyes @ self.blink_axis + 0.5 * far.norm())
+        blinks = sum(int((self.shut(s[None])[0].diff() > 0).sum()) for s in xs)
+        rate = max(blinks, 1) / len(x)  # a frame
+        self.length_scales[0] = 1 / (math.sqrt(2) * math.pi * rate)
 
-    def prior(self, T):
-        if T not in self._factors or self.learn:
-            self._factors[T] = torch.stack(
-                [
-                    torch.linalg.cholesky(cauchy_kernel(T, l, 1 - self.jitter, self.jitter))
-                    for l in self.log_scale.double().exp()
-                ]
-            ).float()
-        return self._factors[T]
+    def shut(self, x: Tensor) -> Tensor:
+        """1 where the eyes of (B, T, d) are more than half way to a blink, else 0: (B, T)."""
+        eyes = ((x - self.mean) / self.std)[..., POSE:]
+        return (eyes @ self.blink_axis > self.blink_level).float()
 
-    def encode(self, x):
+    def prior(self, T: int) -> Tensor:
+        """L_p of p(z) = N(0, K) (eq. 7), (D, T, T)."""
+        kernels = [cauchy_kernel(T, float(ell), 1 - JITTER) for ell in self.length_scales]
+        return torch.linalg.cholesky(torch.stack(kernels)).float().to(self.mean.device)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """μ_φ (B, T, D) and the factor of K_φ (B, D, T, T) (eq. 4, 5)."""
         mean, log_sigma, phi = self.encoder((x - self.mean) / self.std).chunk(3, -1)
-        return mean, posterior_factor(log_sigma.clamp(-6, 2), phi.clamp(-6, 6))
+        return mean, posterior_factor(log_sigma.clamp(-2.3, 2), phi.clamp(-6, 6))
 
-    def decode(self, z):
-        return self.decoder(z) * self.std + self.mean
+    def decode(self, z: Tensor) -> Tensor:
+        """D: (B, T, D) -> (B, T, d), in the units of x."""
+        eyes = self.eye_decoder(torch.tanh(KAPPA * z[..., :1]))
+        return torch.cat([self.decoder(z[..., 1:]), eyes], -1) * self.std + self.mean
 
-    def loss(self, x, generator=None):
-        if torch.rand((), generator=generator) < self.ptrunc:
-            x = x[:, : int(torch.randint(self.min_T, x.shape[1], (), generator=generator))]
+    def crossing_loss(self, x: Tensor, z_0: Tensor) -> Tensor:
+        """Draws μ_0 below zero before a blink of x and above it after: crossings become blinks.
+
+        Without it the sign of z_0 has no gradient towards a blink that it does not yet make.
+        """
+        t = torch.arange(40, -41, -1.0, device=x.device)
+        nearness = (t.sign() * torch.exp(-t.abs() / 12))[None, None]
+        side = F.conv1d(self.shut(x)[:, None], nearness, padding=40)[:, 0]  # < 0 before, > 0 after
+        return ((4 * side.abs()).clamp_max(1) * F.relu(0.8 - side.sign() * z_0).square()).mean()
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Reconstruction (eq. 6, of values and velocities), KL (eq. 8), and crossings of blinks.
+
+        A quarter of the batches is cut short, since E_h must also read a beginning of pose.
+        """
+        if torch.rand((), generator=generator) < 0.25 and x.shape[1] > 26:
+            x = x[:, : int(torch.randint(25, x.shape[1], (), generator=generator))]
+        T = x.shape[1]
         mean, factor = self.encode(x)
-        xh = self.decode(gaussian_sample(mean, factor, generator))
-        w = torch.ones(self.d)
-        w[6:] = self.weye
-        rec = (w * ((xh - x) / self.std).square()).mean()
-        rec = rec + self.vel * (w * ((xh - x).diff(dim=1) / self.std_v).square()).mean()
-        gd = torch.zeros(())
-        if self.guide:
-            shut = (((x-self.mean)/self.std)[..., 6:] @ self.guide_dir > self.guide_thr).float()
-            R = 12; k = torch.cat([torch.ones(R), torch.zeros(1), -torch.ones(R)])[None, None]
-            sgn = F.conv1d(shut[:, None], k, padding=R)[:, 0]   # cross-correlation: out[t]=sum_j shut[t+j-R]k[j]: past -> +1
-            gd = (sgn.abs().clamp_max(2) * F.softplus(-2 * sgn.sign() * mean[..., self.gi])).mean()
-        gen = torch.zeros(())
-        if self.gen:
-            xp = self.decode(
-                gaussian_sample(
-                    torch.zeros_like(mean),
-                    self.prior(x.shape[1]).expand(len(x), -1, -1, -1),
-                    generator,
-                )
-            )
-            P = lambda v: v.unfold(1, self.patch, 4).flatten(0, 1).flatten(1)
-            f = lambda v: (
-                (v / self.std)[..., 6:],
-                (v.diff(dim=1) / self.std_v)[..., :6],
-                (v / self.std)[..., :6],
-            )
-            gen = sum(energy_distance(P(a), P(b)) for a, b in zip(f(xp), f(x)))
-        kld = gaussian_kl(mean, factor, self.prior(x.shape[1])).mean(0)
-        kl = kld.sum() / (x.shape[1] * self.d)
-        return rec + self.beta * kl + self.gen * gen + self.guide * gd, dict(gd=float(gd), 
-            gen=float(gen),
-            rec=float(rec),
-            kl=float(kl),
-            kld=kld.detach() / x.shape[1],
-            pose=float(((xh - x) / self.std)[..., :6].square().mean()),
-        )
+        error = self.decode(gaussian_sample(mean, factor, generator)) - x
+        weight = torch.ones(self.d, device=x.device)
+        weight[POSE:] = 0.3  # eyes are mostly noise around open
+        rec = (weight * (error / self.std).square()).mean()
+        rec = rec + 0.25 * (weight * (error.diff(dim=1) / self.std_velocity).square()).mean()
+        kl = gaussian_kl(mean, factor, self.prior(T)).sum(1).mean() / (T * self.d)
+        total = rec + 0.3 * kl + 2.0 * self.crossing_loss(x, mean[..., 0])
+        return total, {"rec": rec.item(), "kl": kl.item()}
 
     @torch.no_grad()
-    def prior_sample(self, n, T, generator=None):
-        f = self.prior(T)
-        return self.decode(
-            gaussian_sample(torch.zeros(n, T, self.latent), f.expand(n, -1, -1, -1), generator)
-        )
+    def prior_sample(self, n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
+        """n sequences (n, T, d) of nobody in particular, from z ~ p(z)."""
+        z = torch.zeros(n, T, self.latent, device=self.mean.device)
+        return self.decode(gaussian_sample(z, self.prior(T), generator))
 
 
 class CrossModalEncoder(nn.Module):
-    def __init__(
-        self,
-        vae,
-        d_audio=64,
-        width=64,
-        layers=2,
-        bop=25,
-        beta=1.0,
-        p_null=0.2,
-        noise=0.05,
-        cond=True,
-        wrec=0.1,
-    ):
+    """E_ah (figure 4b): [f_a : f_h], concatenated in time, -> N(μ', K') of z over the whole window.
+
+    The network adds to what the Gaussian process says already: its conditional mean and covariance
+    given the latent code f_h of the beginning of pose, with this person's own length scales and
+    variances (learned; dimension 0 keeps the blink rate's).
+    """
+
+    def __init__(self, vae: TransformerGPVAE, d_audio: int = 64, width: int = 64):
         super().__init__()
-        self.latent, self.bop, self.beta, self.p_null, self.noise, self.cond, self.wrec = (
-            vae.latent,
-            bop,
-            beta,
-            p_null,
-            noise,
-            cond,
-            wrec,
-        )
         self.audio_in, self.bop_in = nn.Linear(d_audio, width), nn.Linear(vae.latent, width)
-        self.null = nn.Parameter(torch.zeros(width))
+        self.silence = nn.Parameter(torch.zeros(width))  # stands for audio that is not given
         self.modality = nn.Parameter(0.02 * torch.randn(2, width))
-        self.net = Transformer(width, 2 * vae.latent, width, layers)
+        self.net = Transformer(width, 2 * vae.latent, width)
+        self.log_scales = nn.Parameter(vae.length_scales[1:].log().clone())
+        self.log_variances = nn.Parameter(torch.zeros(vae.latent - 1))
         with torch.no_grad():
             self.net.head.weight.mul_(0.1)
             self.net.head.bias.zero_()
-        self._cache = {}
 
-    def resampling(self, vae, T, tau):
-        if (T, tau) not in self._cache:
-            Ws, Ls = [], []
-            for l in vae.log_scale.detach().double().exp():
-                K = cauchy_kernel(T, l, 1 - vae.jitter, vae.jitter)
-                if self.cond:
-                    W = torch.linalg.solve(
-                        K[:tau, :tau] + self.noise * torch.eye(tau, dtype=K.dtype), K[:tau]
-                    ).T
-                    K = K - W @ K[:tau]
-                else:
-                    W = torch.zeros(T, tau, dtype=K.dtype)
-                    W[:tau] = torch.eye(tau)
-                Ws.append(W)
-                Ls.append(torch.linalg.cholesky(K))
-            self._cache[T, tau] = torch.stack(Ws).float(), torch.stack(Ls).float()
-        return self._cache[T, tau]
+    def conditional(self, vae: TransformerGPVAE, T: int, tau: int) -> tuple[Tensor, Tensor]:
+        """W (D, T, τ), L (D, T, T): z | z_{1:τ} ~ N(W z_{1:τ}, L Lᵀ), z_{1:τ} known up to noise."""
+        ell = torch.cat([vae.length_scales[:1], self.log_scales.exp()]).double()[:, None, None]
+        variance = torch.cat([torch.ones_like(self.log_variances[:1]), self.log_variances.exp()])
+        t = torch.arange(T, dtype=torch.float64, device=ell.device)
+        identity = torch.eye(T, dtype=torch.float64, device=ell.device)
+        K = (1 - JITTER) * variance.double()[:, None, None] / (1 + ((t[:, None] - t) / ell) ** 2)
+        K = K + JITTER * identity
+        known = K[:, :tau, :tau] + 0.02 * identity[:tau, :tau]
+        W = torch.linalg.solve(known, K[:, :tau]).mT
+        return W.float(), torch.linalg.cholesky(K - W @ K[:, :tau]).float()
 
-    def forward(self, vae, bop, f_a, T, null=None):
+    def forward(
+        self,
+        vae: TransformerGPVAE,
+        bop: Tensor,
+        f_a: Tensor | None,
+        T: int,
+        deaf: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """bop (B, τ, d), f_a (B, T, 64) or None, deaf (B,) bool -> μ', s (B, T, D), L (D, T, T).
+
+        K' = diag(s) L Lᵀ diag(s).
+        """
         tau = bop.shape[1]
         with torch.no_grad():
-            f_h = vae.encode(bop)[0]
+            f_h = vae.encode(bop)[0]  # E_h of the beginning of pose
         if f_a is None:
-            a = self.null.expand(len(bop), T - tau, -1)
+            heard = self.silence.expand(len(bop), T - tau, -1)
         else:
-            a = self.audio_in(f_a[:, tau:])
-            if null is not None:
-                a = torch.where(null[:, None, None], self.null, a)
-        tok = torch.cat([self.bop_in(f_h) + self.modality[0], a + self.modality[1]], 1)
-        dmu, ls = self.net(tok).chunk(2, -1)
-        W, L = self.resampling(vae, T, tau)
-        mu = torch.einsum("dts,bsd->btd", W, f_h) + dmu
-        return mu, ls.clamp(-4, 1).exp(), L
+            heard = self.audio_in(f_a[:, tau:])
+            if deaf is not None:
+                heard = torch.where(deaf[:, None, None], self.silence, heard)
+        tokens = [self.bop_in(f_h) + self.modality[0], heard + self.modality[1]]
+        shift, log_s = self.net(torch.cat(tokens, 1)).chunk(2, -1)
+        W, L = self.conditional(vae, T, tau)
+        return torch.einsum("dts,bsd->btd", W, f_h) + shift, log_s.clamp(-4, 1).exp(), L
 
-    def sample(self, mu, s, L, generator=None):
-        B, T, D = mu.shape
-        eps = torch.randn(B, D, T, 1, generator=generator)
-        return mu + s * (L @ eps)[..., 0].transpose(1, 2)
+    def loss(
+        self, vae: TransformerGPVAE, x: Tensor, f_a: Tensor, tau: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Eq. 9 on the mean prediction of the pose, plus KL(q_φ(z | h_{1:T}) || N(μ', K')).
 
-    def loss(self, vae, x, f_a, tau, generator=None):
+        Eq. 9 alone asks for the mean of all futures, and the mean never blinks; the KL term makes
+        the predicted distribution cover what the person really did. A fifth of the batch hears
+        nothing, so that the same encoder serves without audio.
+        """
         B, T, d = x.shape
-        null = torch.rand(B, generator=generator) < self.p_null
-        mu, s, L = self(vae, x[:, :tau], f_a, T, null)
+        deaf = (torch.rand(B, generator=generator) < 0.2).to(x.device)
+        mean, s, L = self(vae, x[:, :tau], f_a, T, deaf)
         with torch.no_grad():
-            mq, Lq = vae.encode(x)
-        kl = gaussian_kl(mq, Lq, L, mu, s).sum(1).mean() / (T * d)
-        rec = torch.zeros(())
-        if self.wrec:
-            xh = vae.decode(self.sample(mu, s, L, generator))
-            rec = (((xh - x) / vae.std)[:, tau:]).square().mean()
-        return self.wrec * rec + self.beta * kl, dict(
-            rec=float(rec), kl=float(kl), s=float(s[:, tau:].mean()), dmu=float((mu[:, tau:].var()))
-        )
+            mean_q, factor_q = vae.encode(x)
+        kl = gaussian_kl(mean_q, factor_q, L, mean, s).sum(1).mean() / (T * d)
+        error = ((vae.decode(mean) - x) / vae.std)[:, tau:, :POSE]
+        rec = error.square().mean()
+        return 0.3 * rec + kl, {"rec": rec.item(), "kl": kl.item()}
 
 
 @torch.no_grad()
-def generate(vae, cme, bop, f_a, n, generator=None, T=100):
-    tau = len(bop)
-    out = bop.clone()
-    bias = None
+def generate(
+    vae: TransformerGPVAE,
+    cme: CrossModalEncoder,
+    bop: Tensor,
+    f_a: Tensor | None,
+    n: int,
+    generator: torch.Generator,
+    T: int = 100,
+) -> Tensor:
+    """n frames (n, d) that follow a beginning of pose (τ, d), window after window, any length.
+
+    f_a: (n, 64), or None for motion without audio. Each window of T frames is conditioned on the
+    last τ frames made so far; what its reconstruction of them misses at the joint fades out over
+    the next frames, so that windows meet without a step.
+    """
+    tau, out = len(bop), bop.clone()
+    sound = None if f_a is None else F.pad(f_a, (0, 0, tau, T))
     while len(out) < n + tau:
         start = len(out) - tau
-        a = None
-        if f_a is not None:
-            a = f_a.new_zeros(T, f_a.shape[1])
-            seg = f_a[max(0, start - tau) : start - tau + T]
-            i = max(0, tau - start)
-            a = F.pad(f_a, (0, 0, tau, T))[start : start + T][None]
-        mu, s, L = cme(vae, out[None, -tau:], a, T)
-        x = vae.decode(cme.sample(mu, s, L, generator))[0]
-        off = out[-1] - x[tau - 1]
-        k = torch.arange(1, T - tau + 1)[:, None]
-        w = torch.where(torch.arange(x.shape[1]) < 6, 0.9**k, 0.6**k)
-        out = torch.cat([out, x[tau:] + w * off])
+        heard = None if sound is None else sound[start : start + T][None]
+        mean, s, L = cme(vae, out[None, -tau:], heard, T)
+        noise = gaussian_sample(torch.zeros_like(mean), L, generator)
+        x = vae.decode(mean + s * noise)[0]
+        k = torch.arange(1, T - tau + 1, device=x.device)[:, None]
+        fade = torch.where(torch.arange(x.shape[1], device=x.device) < POSE, 0.9**k, 0.6**k)
+        out = torch.cat([out, x[tau:] + fade * (out[-1] - x[tau - 1])])
     return out[tau : tau + n]

@@ -19,7 +19,7 @@ class Profile:
     sync_steps: int
     expert_steps: int
     vae_steps: int
-    cme_steps: int  # fine-tuning on one subject
+    cme_steps: int  # on the corpus, then as many again on one subject
     field_steps: int
     talk_seconds: float  # at most this long a talking head is rendered
     test: tuple[str, ...] = TEST
@@ -49,7 +49,7 @@ PROFILES = {
             disentangle_steps=3000,
             sync_steps=800,
             expert_steps=600,
-            vae_steps=1500,
+            vae_steps=900,
             cme_steps=300,
             field_steps=1500,
             talk_seconds=12.0,

@@ -6,6 +6,8 @@ learnt from one (the cross-modal encoder's fine-tuning and the radiance field) a
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +19,16 @@ from . import face, tracking
 from .audio import mfcc
 from .disentangle import Disentangler, swap_loss
 from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
-from .media import FPS
+from .media import FPS, atomic
 from .nerf import RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
 from .sync import SyncExpert, SyncModel, augment, contrastive_loss, expert_loss
 from .tracking import Attributes
-from .training import digest, load, pick_device, train
+from .training import digest, load, pick_device, save, train
 
 WEIGHTS = Path(__file__).parent / "data" / "weights"  # trained on the sample captures' corpus
+CORPUS_WEIGHTS = ("disentangle", "sync", "gpvae", "cme")
 BOP = 25  # frames of the beginning of pose, tau
 WINDOW = 100  # frames of a GP-VAE window, T
 
@@ -53,20 +56,20 @@ def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attr
 
 @dataclass
 class Corpus:
-    """The stages that are learnt once: F_d, E_a and the Transformer GP-VAE."""
+    """The stages that are learnt once: F_d, E_a, the GP-VAE and the cross-modal encoder."""
 
     f_d: Disentangler
     sync: SyncModel
-    vae: TransformerGPVAE
+    vae: TransformerGPVAE | None = None
+    cme: CrossModalEncoder | None = None  # what fine-tuning on a person starts from
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS) -> Corpus:
-        """Read the three networks from a folder of safetensors (the package ships one)."""
-        corpus = cls(Disentangler(), SyncModel(), TransformerGPVAE())
-        for model, name in (
-            (corpus.f_d, "disentangle"),
-            (corpus.sync, "sync"),
-            (corpus.vae, "gpvae"),
+        """Read the four networks from a folder of safetensors (the package ships one)."""
+        vae = TransformerGPVAE()
+        corpus = cls(Disentangler(), SyncModel(), vae, CrossModalEncoder(vae))
+        for model, name in zip(
+            (corpus.f_d, corpus.sync, vae, corpus.cme), CORPUS_WEIGHTS, strict=True
         ):
             load(model, Path(folder) / f"{name}.safetensors")
         return corpus
@@ -93,19 +96,27 @@ def load_expert(folder: str | Path = WEIGHTS) -> SyncExpert:
     return expert
 
 
-def _windows(
-    tensors: list[Tensor],
-    lengths: list[int],
-    length: int,
-    batch: int,
-    g: torch.Generator,
-    rate: int = 1,
-):
-    """`batch` random windows of `length` frames: which tensor, and slices scaled by `rate`."""
+def ship(runs: str | Path) -> None:
+    """Put a run's corpus networks and expert into the package, for `dfa fit` and `dfa score`."""
+    runs = Path(runs)
+    expert = load_expert(runs)
+    save(expert.half(), WEIGHTS / "expert.safetensors")  # the largest by far, and halves suffice
+    for name in CORPUS_WEIGHTS:
+        with atomic(WEIGHTS / f"{name}.safetensors") as part:
+            shutil.copyfile(runs / f"{name}.safetensors", part)
+
+
+def at_home(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[h ; f_e] (T, 14) with h around the person's own mean, and that mean (6,)."""
+    home = x[:, :6].mean(0)
+    return torch.cat([x[:, :6] - home, x[:, 6:]], 1), home
+
+
+def _windows(tensors: list[Tensor], length: int, batch: int, g: torch.Generator):
+    """`batch` random windows of `length` frames: which tensor, and its first frame."""
     for _ in range(batch):
         i = int(torch.randint(len(tensors), (), generator=g))
-        start = int(torch.randint(max(lengths[i] - length, 0) + 1, (), generator=g))
-        yield i, start
+        yield i, int(torch.randint(max(len(tensors[i]) - length, 0) + 1, (), generator=g))
 
 
 def train_disentangler(
@@ -136,12 +147,12 @@ def train_disentangler(
 def train_sync(f_m: list[Tensor], sounds: list[Tensor], p: Profile, path: Path, seed: int):
     """E_a on the mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects (eq. 3)."""
     torch.manual_seed(seed)
-    model, lengths, n = SyncModel(), [len(f) for f in f_m], 50
+    model, n = SyncModel(), 50
     model.f_m_mean.copy_(torch.cat(f_m).mean(0))
     model.f_m_std.copy_(torch.cat(f_m).std(0))
 
     def loss(g: torch.Generator):
-        cuts = list(_windows(f_m, lengths, n, 24, g))
+        cuts = list(_windows(f_m, n, 24, g))
         a = torch.stack([sounds[i][4 * s : 4 * (s + n)] for i, s in cuts])
         m = torch.stack([f_m[i][s : s + n] for i, s in cuts])
         a, m = augment(a, m, g)
@@ -158,11 +169,11 @@ def train_sync(f_m: list[Tensor], sounds: list[Tensor], p: Profile, path: Path, 
 def train_expert(mouths: list[Tensor], sounds: list[Tensor], p: Profile, path: Path, seed: int):
     """The Sync expert on the mouths (T, 48, 64) and MFCC (4T, 20) of all corpus subjects."""
     torch.manual_seed(seed)
-    expert, lengths, n = SyncExpert(), [len(m) for m in mouths], 20
+    expert, n = SyncExpert(), 20
     rand = lambda g, *s: torch.rand(*s, generator=g)  # noqa: E731
 
     def loss(g: torch.Generator):
-        cuts = list(_windows(mouths, lengths, n, 8, g))
+        cuts = list(_windows(mouths, n, 8, g))
         clips = []
         for i, s in cuts:
             x = mouths[i][s : s + n]
@@ -192,12 +203,12 @@ def train_gpvae(
 ) -> tuple[TransformerGPVAE, list[dict]]:
     """The Transformer GP-VAE on the (T, 14) attributes of all corpus subjects (eq. 4-8)."""
     torch.manual_seed(seed)
-    vae, lengths = TransformerGPVAE(), [len(s) for s in x]
-    vae.fit_scale(torch.cat(x))
+    vae, x = TransformerGPVAE(), [at_home(s)[0] for s in x]
+    vae.fit_scale(x)
 
     def loss(g: torch.Generator):
         return vae.loss(
-            torch.stack([x[i][s : s + WINDOW] for i, s in _windows(x, lengths, WINDOW, 32, g)]), g
+            torch.stack([x[i][s : s + WINDOW] for i, s in _windows(x, WINDOW, 16, g)]), g
         )
 
     history = train(
@@ -205,7 +216,7 @@ def train_gpvae(
         loss,
         path=path,
         steps=p.vae_steps,
-        lr=1e-3,
+        lr=2e-3,
         seed=seed,
         inputs=digest(*x),
         label="Transformer GP-VAE",
@@ -216,20 +227,26 @@ def train_gpvae(
 # --- what is learnt from one person ------------------------------------------------------------
 
 
-def train_cme(corpus: Corpus, x: Tensor, f_a: Tensor, steps: int, path: Path, seed: int):
-    """Fine-tune a cross-modal encoder on one subject's [h ; f_e] (T, 14), f_a (T, 64) (eq. 9)."""
+def train_cme(
+    corpus: Corpus, x: list[Tensor], f_a: list[Tensor], steps: int, path: Path, seed: int
+) -> tuple[CrossModalEncoder, list[dict]]:
+    """The cross-modal encoder on [h ; f_e] (T, 14) and f_a (T, 64) of one person or many (eq. 9).
+
+    It starts from `corpus.cme` where there is one: that is the fine-tuning on a selected person.
+    """
     torch.manual_seed(seed)
-    cme, n = CrossModalEncoder(), min(WINDOW, len(x))
     vae = corpus.vae.requires_grad_(False)
+    cme = CrossModalEncoder(vae) if corpus.cme is None else copy.deepcopy(corpus.cme)
+    x, n = [at_home(s)[0] for s in x], min(WINDOW, *map(len, x))
 
     def loss(g: torch.Generator):
-        starts = [s for _, s in _windows([x], [len(x)], n, 16, g)]
-        stack = lambda y: torch.stack([y[s : s + n] for s in starts])  # noqa: E731
-        return cme.loss(vae, stack(x), stack(f_a), BOP, g)
+        cuts = list(_windows(x, n, 16, g))
+        windows, sounds = (torch.stack([y[i][s : s + n] for i, s in cuts]) for y in (x, f_a))
+        return cme.loss(vae, windows, sounds, BOP, g)
 
+    start = [*vae.state_dict().values(), *cme.state_dict().values()]
     history = train(
-        cme, loss, path=path, steps=steps, lr=1e-3, seed=seed,
-        inputs=digest(x, f_a, *vae.state_dict().values()),
+        cme, loss, path=path, steps=steps, lr=2e-3, seed=seed, inputs=digest(*x, *f_a, *start),
         label="cross-modal encoder",
     )  # fmt: skip
     return cme, history
@@ -265,6 +282,19 @@ def train_field(
     return field, history
 
 
+def sample_personal(
+    corpus: Corpus, cme: CrossModalEncoder, x: Tensor, f_a: Tensor, seed: int, listen: bool = True
+) -> Tensor:
+    """Sampled [h ; f_e] (T, 14) for f_a (T, 64) of the person whose own (>= 25, 14) are `x`.
+
+    The beginning of pose is theirs. With `listen=False` the sound is not heard.
+    """
+    x, home = at_home(x)
+    g = torch.Generator().manual_seed(seed)
+    made = generate(corpus.vae, cme, x[:BOP], f_a if listen else None, len(f_a), g)
+    return torch.cat([made[:, :6] + home, made[:, 6:]], 1)
+
+
 @dataclass
 class Subject:
     """A fitted subject: can speak any sound."""
@@ -272,23 +302,18 @@ class Subject:
     corpus: Corpus
     cme: CrossModalEncoder
     field: RadianceField
-    bop: Tensor  # (BOP, 14) how the subject begins
+    x: Tensor  # (T, 14) the subject's own [h ; f_e]
     size: int
 
     @classmethod
     def load(cls, folder: str | Path, corpus: Corpus, size: int) -> Subject:
-        """Read what `train_cme` and `train_field` left in a folder, beside attributes.npz."""
+        """Read personal.safetensors, field.safetensors and attributes.npz from a folder."""
         folder = Path(folder)
         attributes = Attributes.load(folder / "attributes.npz")
-        cme, field = CrossModalEncoder(), RadianceField()
-        load(cme, folder / "cme.safetensors")
+        cme, field = CrossModalEncoder(corpus.vae), RadianceField()
+        load(cme, folder / "personal.safetensors")
         load(field, folder / "field.safetensors")
-        return cls(corpus, cme, field, corpus.personal(attributes)[:BOP], size)
-
-    def attributes(self, f_a: Tensor, seed: int, listen: bool = True) -> Tensor:
-        """Sampled [h ; f_e] (T, 14) for f_a (T, 64); with `listen=False` the sound is not heard."""
-        g = torch.Generator().manual_seed(seed)
-        return generate(self.corpus.vae, self.cme, self.bop, f_a if listen else None, len(f_a), g)
+        return cls(corpus, cme, field, corpus.personal(attributes), size)
 
     def speak(
         self,
@@ -305,7 +330,7 @@ class Subject:
         n = max(1, round(len(audio) / 16_000 * FPS))
         f_a = self.corpus.f_a(audio, n)
         if personal is None:
-            personal = self.attributes(f_a, seed)
+            personal = sample_personal(self.corpus, self.cme, self.x, f_a, seed)
         elif len(personal) < n:
             there_and_back = torch.cat([personal, personal.flip(0)])
             personal = there_and_back.repeat(n // len(there_and_back) + 1, 1)
