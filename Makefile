@@ -1,5 +1,6 @@
 # make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
 # make test                      all tests, and the linter
+# make weights                   the quick run's networks into the package, for `dfa fit`
 # make captures                  the sample captures again
 # make clean                     removes what runs left behind, not the committed figures
 #
@@ -7,7 +8,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: figures test captures clean
+.PHONY: figures test weights captures clean
 
 PROFILE ?= quick
 PYTHON ?= python3.11 python3.12 python3 python
@@ -21,6 +22,10 @@ figures: $(VENV)/.figures
 test: $(VENV)/.test
 	@$(RUN) pytest
 	@$(RUN) ruff check
+
+# The networks that `dfa fit` starts from, put into the package after a quick run.
+weights: $(VENV)/.figures
+	@$(VENV)/bin/python -c "from dfa.talk import ship; ship('runs/quick')"
 
 captures: $(VENV)/.captures
 	@$(RUN) dfa captures

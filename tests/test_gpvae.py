@@ -98,7 +98,7 @@ def test_samples_have_the_covariance_they_should():
 
 
 def test_rate_of_zero_crossings_is_rices():
-    """The length scale of dimension 0 comes from the blink rate: its crossings must come as often."""
+    """Dimension 0 has its length scale from the blink rate: its crossings must come as often."""
     rate, T = 0.35, 1500
     ell = 25 / (math.sqrt(2) * math.pi * rate)
     L = torch.linalg.cholesky(cauchy_kernel(T, ell, jitter=1e-6)).float()

@@ -115,7 +115,9 @@ def test_sizes():
     sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in committed()}
     assert sum(sizes.values()) < 40e6
     big = {".mp4", ".npz", ".ipynb"}
-    assert not [p for p, n in sizes.items() if n > 1e6 and Path(p).suffix not in big]
+    known = {"dfa/data/weights/expert.safetensors"}  # the judge of `dfa score`
+    large = {p for p, n in sizes.items() if n > 1e6 and Path(p).suffix not in big}
+    assert large <= known
     # An executed notebook is looked at in a browser: about 1 MB.
     assert not [p for p, n in sizes.items() if n > 2e6 and p.endswith(".ipynb")]
 

@@ -1,0 +1,58 @@
+"""The networks that the package ships, on people they never saw."""
+
+import numpy as np
+import pytest
+import torch
+
+from dfa import captures, media, sync, talk
+from dfa.tracking import track
+
+SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Six seconds of a test subject, tracked: none of the shipped networks learnt from them."""
+    attributes = track(captures.path("subject_b"), seconds=SECONDS, progress=False)
+    audio = media.read_audio(captures.path("subject_b"))[: SECONDS * media.SAMPLE_RATE]
+    return attributes, audio
+
+
+def test_shipped_audio_encoder_hears_the_offset(seen):
+    attributes, audio = seen
+    corpus = talk.Corpus.load()
+    f_a = corpus.f_a(audio, len(attributes.h))
+    with torch.no_grad():
+        f_m, _ = corpus.f_d.encode(torch.from_numpy(attributes.landmarks))
+        mouth = corpus.sync.mouth(f_m[None])[0]
+    for late in (-6, 0, 4):  # the mouth is ahead of its sound by so many frames
+        d = sync.offset_distances(mouth.roll(-late, 0)[10:-10], f_a[10:-10])
+        assert abs(sync.confidence(d)[1] - late) <= 1
+
+
+def test_shipped_expert_prefers_the_true_offset(seen):
+    attributes, audio = seen
+    from dfa.evaluate import sync_distances
+
+    frames = media.frames_of(captures.path("subject_b"), attributes.crop, 128)[: SECONDS * 25]
+    distances = sync_distances(talk.load_expert(), frames, attributes.points, audio)
+    confidence, offset = sync.confidence(distances)
+    assert abs(offset) <= 1
+    assert confidence > 0.5
+
+
+def test_motion_can_be_sampled_for_anyone(seen):
+    attributes, audio = seen
+    corpus = talk.Corpus.load()
+    x = corpus.personal(attributes)
+    f_a = corpus.f_a(audio, len(x))
+    a, b = (talk.sample_personal(corpus, corpus.cme, x, f_a, seed) for seed in (0, 1))
+    assert a.shape == b.shape == x.shape
+    assert not torch.allclose(a, b)
+    # around the person's own place, within a head's reach
+    assert (a[:, :6].mean(0) - x[:, :6].mean(0)).abs()[:3].max() < np.radians(15)
+    assert a[:, :3].abs().max() < np.radians(45)
+
+
+def test_training_part_is_the_first_ten_elevenths():
+    assert talk.training_part(1650) == 1500
