@@ -46,16 +46,16 @@ def frame_grid(
 ) -> Figure:
     """Rows of equally many (S, S, 3) frames, a label before each row, a title over each column."""
     n, m = len(rows), len(rows[0])
-    fig, axes = plt.subplots(n, m, figsize=(1.35 * m + 0.8, 1.35 * n + 0.35), squeeze=False)
+    fig, axes = plt.subplots(n, m, figsize=(0.9 * m + 0.6, 0.9 * n + 0.3), squeeze=False)
     for i, row in enumerate(rows):
         for j, frame in enumerate(row):
             axes[i, j].imshow(frame)
             axes[i, j].set_xticks([])
             axes[i, j].set_yticks([])
         if labels:
-            axes[i, 0].set_ylabel(labels[i], fontsize=8)
+            axes[i, 0].set_ylabel(labels[i], fontsize=6)
     for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=8)
+        ax.set_title(title, fontsize=6)
     fig.subplots_adjust(0.07, 0.06, 0.995, 0.94, 0.03, 0.03)
     return fig
 
