@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from shutil import copytree
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -160,3 +161,20 @@ def test_committed_figures_are_those_of_the_manifest():
     copies = {f"figures/quick/notebooks/{path.name}" for path in NOTEBOOKS}
     there = {p.relative_to(ROOT).as_posix() for p in committed() if folder in p.parents}
     assert there == {*outputs, *copies, "figures/quick/manifest.json"}
+
+
+def test_readme_prints_the_committed_table():
+    table = pd.read_csv(ROOT / "figures/quick/tables/table2.csv")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    digits = {"psnr": 1, "ssim": 3, "lmd": 2, "sync": 2, "blinks_per_s": 2}
+    for (testset, method), rows in table.groupby(["testset", "method"]):
+        cells = []
+        for metric, d in digits.items():
+            r = rows[rows.metric == metric].iloc[0]
+            if pd.isna(r.value):
+                cells.append("–")
+            elif method == "Ground Truth" and metric in ("ssim", "lmd"):
+                cells.append(f"{r.value:.0f}")
+            else:
+                cells.append(f"{r.value:.{d}f} [{r.ci_low:.{d}f}, {r.ci_high:.{d}f}]")
+        assert f"| {testset} | {method} | {' | '.join(cells)} |" in readme
