@@ -184,11 +184,14 @@ def offset_distances(v: Tensor, a: Tensor) -> Tensor:
 
 
 def confidence(distances: Tensor) -> tuple[float, int]:
-    """SyncNet's confidence (median minus minimum of the mean distance) and the offset in frames."""
+    """SyncNet's confidence (median minus minimum of the mean distance) and the offset in frames;
+    (nan, 0) where there is no distance at all."""
     curve = distances.nanmean(0)
     # an offset that less than half of the frames can see says nothing
     seen = (distances.isfinite().float().mean(0) >= 0.5).nonzero()[:, 0]
     curve = curve[seen]
+    if not len(curve):  # no face was found in any frame
+        return float("nan"), 0
     return float(curve.median() - curve.min()), int(seen[curve.argmin()]) - MAX_OFFSET
 
 

@@ -66,6 +66,11 @@ def test_confidence_is_median_minus_minimum():
     assert offset == int(np.argmin(curve)) - 15
 
 
+def test_no_face_anywhere_is_no_confidence():
+    value, offset = sync.confidence(torch.full((50, 31), float("nan")))
+    assert np.isnan(value) and offset == 0
+
+
 def test_expert_windows_are_aligned():
     expert = sync.SyncExpert().eval()
     mouths, mfcc = torch.rand(12, 48, 64), torch.randn(48, 20)
