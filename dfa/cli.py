@@ -61,8 +61,8 @@ def fit_command(args: argparse.Namespace) -> None:
     if T / FPS < SHORT:
         warnings[0] += (
             f" (at least {SHORT:.0f} s is advised): it has seen few sounds, poses and blinks, so"
-            " expect lips that barely move on unseen sounds, blur outside the seen poses, and eyes"
-            " that may not shut"
+            " expect lips that barely move on unseen sounds, blur and drifting colours outside the"
+            " seen poses, and eyes that may not shut"
         )
         print(f"warning: {warnings[0]}", file=sys.stderr, flush=True)
     for name in CORPUS_WEIGHTS:
