@@ -104,7 +104,7 @@ def speak_command(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from .media import read_voice, write_video
+    from .media import SAMPLE_RATE, frame_count, read_voice, write_video
     from .talk import Corpus, Subject
     from .tracking import track
 
@@ -117,9 +117,9 @@ def speak_command(args: argparse.Namespace) -> None:
         raise InputError("--size wants an even number of pixels, 32 at least")
     check_output(args.output)
     audio = read_voice(args.audio)
-    if len(audio) < 16_000 // 2:
+    if len(audio) < SAMPLE_RATE // 2:
         raise InputError(
-            f"{args.audio} lasts {len(audio) / 16_000:.2f} s: give at least 0.5 s of speech"
+            f"{args.audio} lasts {len(audio) / SAMPLE_RATE:.2f} s: give at least 0.5 s of speech"
         )
     model = json.loads((folder / "model.json").read_text())
     for warning in model["warnings"]:
@@ -132,7 +132,7 @@ def speak_command(args: argparse.Namespace) -> None:
         # another camera, another chair: keep the movement, take this subject's place
         personal[:, :6] += subject.field.h_mean - personal[:, :6].mean(0)
     frames = subject.speak(audio, seed=args.seed, personal=personal, size=args.size)
-    n = max(1, round(len(audio) / 16_000 * FPS))
+    n = frame_count(audio)
     with torch.inference_mode():
         write_video(args.output, tqdm(frames, total=n, unit="frame", desc="rendering"), audio)
     print(f"{args.output}: {n} frames, {n / FPS:.1f} s")

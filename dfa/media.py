@@ -266,6 +266,11 @@ def read_voice(path: str | Path) -> np.ndarray:
     return audio
 
 
+def frame_count(audio: np.ndarray) -> int:
+    """Video frames that a sound (n,) fills, at least one."""
+    return max(1, round(len(audio) / SAMPLE_RATE * FPS))
+
+
 def square(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     """The square `crop` = (x0, y0, side) in pixels of `image`, resized to (size, size, 3)."""
     x0, y0, side = (int(c) for c in crop)

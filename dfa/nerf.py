@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .disentangle import DIM_E
-from .face import euler_to_matrix
+from .face import FOCAL, euler_to_matrix
 from .sync import DIM_A
 
-FOCAL = 3.2
 CONTEXT = 2  # f_a of this many frames either way: the field sees a moment, not an instant
 DIM_C = 12 + DIM_E + (2 * CONTEXT + 1) * DIM_A
 

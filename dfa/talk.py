@@ -19,7 +19,7 @@ from . import face, tracking
 from .audio import mfcc
 from .disentangle import Disentangler, swap_loss
 from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
-from .media import FPS, atomic
+from .media import atomic, frame_count
 from .nerf import RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
@@ -327,7 +327,7 @@ class Subject:
 
         `personal` (T, 14) replaces the generated pose and eyes, repeated to and fro if too short.
         """
-        n = max(1, round(len(audio) / 16_000 * FPS))
+        n = frame_count(audio)
         f_a = self.corpus.f_a(audio, n)
         if personal is None:
             personal = sample_personal(self.corpus, self.cme, self.x, f_a, seed)

@@ -99,7 +99,6 @@ def train(
     path, partial = Path(path), Path(f"{path}.partial")
     source = Path(inspect.getsourcefile(type(model))).read_text()
     key = digest(inputs, steps, seed, source, [type(model).__name__, weight_decay, warmup])
-    device = next(model.parameters()).device
     if path.exists():
         tensors, meta = _read(path)
         if meta.get("key") == key:
@@ -163,7 +162,6 @@ def train(
             }
             _write(tensors, partial, {"key": key, "step": step + 1, "history": history})
     model.eval()
-    model.to(device)
     save(model, path, key=key, history=history, steps=steps, seed=seed)
     partial.unlink(missing_ok=True)
     return history

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 from vtkmodules.vtkCommonCore import vtkLogger
 
+from dfa.face import FOCAL
 from dfa.studio import hair
 from dfa.studio.actors import Actor, Surface, clip
 from dfa.studio.motion import Performance, rotations
@@ -22,7 +23,6 @@ from dfa.studio.motion import Performance, rotations
 # VTK tries an X server first and warns before it falls back to rendering without one.
 vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)
 
-FOCAL = 3.2
 SIZE = 256
 GAMMA = 2.2
 BACKDROP_Z = 2.6
