@@ -7,19 +7,34 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .media import FPS, InputError, check_output
 
+if TYPE_CHECKING:
+    import numpy as np
+
 SHORT = 30.0  # seconds of video below which a model is poor
+SHOWN = 10  # reasons of clips left out that are printed
 
 
 def track_command(args: argparse.Namespace) -> None:
     import time
 
+    from .layouts import is_adnerf
     from .tracking import track
 
+    if Path(args.video).is_dir():
+        if not is_adnerf(args.video):
+            return track_corpus_command(args)
+        check_output(args.output)
+        with images_of(args.video) as args.video:
+            return track_command(args)
     check_output(args.output)
     began = time.monotonic()
     attributes = track(args.video)
@@ -38,24 +53,82 @@ def track_command(args: argparse.Namespace) -> None:
         )
 
 
+@contextmanager
+def images_of(folder: str) -> Iterator[Path]:
+    """The images of a dataset folder as a video, for a while; errors speak of the folder."""
+    from .layouts import as_video
+
+    with tempfile.TemporaryDirectory() as scratch:
+        video = as_video(folder, Path(scratch) / "images.mkv")
+        try:
+            yield video
+        except InputError as error:
+            raise InputError(str(error).replace(str(video), folder)) from error
+
+
+def track_corpus_command(args: argparse.Namespace) -> None:
+    import time
+
+    from .layouts import track_corpus
+
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError("--jobs wants 1 or more")
+    began = time.monotonic()
+    facts = track_corpus(args.video, args.output, args.jobs)
+    facts["seconds"] = round(time.monotonic() - began, 2)
+    reasons, manifest = facts.pop("reasons"), Path(args.output) / "manifest.jsonl"
+    if not facts["tracked"]:
+        first = next(iter(reasons.values()))
+        raise InputError(f"no clip of {args.video} can be used (see {manifest}), e.g. {first}")
+    for reason in list(reasons.values())[:SHOWN]:
+        print(f"left out: {reason}", file=sys.stderr)
+    if len(reasons) > SHOWN:
+        print(f"and {len(reasons) - SHOWN} more, all in {manifest}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print(
+            f"{args.output}: {facts['layout']}, {facts['tracked']} of {facts['clips']} clips"
+            f" tracked ({facts['frames']} frames, {facts['new']} clips in"
+            f" {facts['seconds']:.0f} s now), {facts['bad']} left out"
+        )
+
+
 def fit_command(args: argparse.Namespace) -> None:
+    from .layouts import is_adnerf, read_sound
+    from .media import read_voice
+
+    out = Path(args.output)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give -o a folder for the model")
+    check_output(out / "model.json" if out.is_dir() else out)
+    if not Path(args.video).is_dir():
+        return fit(args, args.video, read_voice(args.video))
+    if not is_adnerf(args.video):
+        raise InputError(
+            f"{args.video} is a folder, and no dataset of the AD-NeRF family: give one video of"
+            " one person"
+        )
+    audio = read_sound(args.video)
+    with images_of(args.video) as video:
+        fit(args, video, audio)
+
+
+def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
+    """Learn to be the person in `video` who says `audio` (n,), 16 kHz."""
     import torch
 
     from . import __version__
-    from .media import frames_of, read_voice
+    from .media import frames_of
     from .nerf import conditions
     from .profiles import profile
     from .talk import CORPUS_WEIGHTS, WEIGHTS, Corpus, tracked, train_cme, train_field
 
     out, p = Path(args.output), profile(args.profile)
     p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give -o a folder for the model")
-    check_output(out / "model.json" if out.is_dir() else out)
-    audio = read_voice(args.video)
     out.mkdir(parents=True, exist_ok=True)
     print("1/3 tracking", flush=True)
-    attributes = tracked(args.video, out / "attributes.npz")
+    attributes = tracked(video, out / "attributes.npz")
     T = len(attributes.h)
     warnings = [f"made from {T / FPS:.1f} s of video"]
     if T / FPS < SHORT:
@@ -72,7 +145,7 @@ def fit_command(args: argparse.Namespace) -> None:
     print("2/3 head motion and blinks", flush=True)
     train_cme(corpus, [personal], [f_a], p.cme_steps, out / "personal.safetensors", args.seed)
     print("3/3 radiance field", flush=True)
-    frames = frames_of(args.video, attributes.crop, p.size)[:T]
+    frames = frames_of(video, attributes.crop, p.size)[:T]
     cond = conditions(personal[:, :6], f_a, personal[:, 6:])
     _, history = train_field(
         frames,
@@ -166,6 +239,15 @@ def score_command(args: argparse.Namespace) -> None:
         )
 
 
+def export_command(args: argparse.Namespace) -> None:
+    from .layouts import write_adnerf
+    from .tracking import Attributes
+
+    attributes = Attributes.load(args.attributes) if args.attributes else None
+    n = write_adnerf(args.video, args.output, size=args.size, attributes=attributes, aud=args.aud)
+    print(f"{args.output}: {n} frames of {args.size}x{args.size}; its README.txt says what is what")
+
+
 def captures_command(args: argparse.Namespace) -> None:
     from .captures import NAMES
 
@@ -199,16 +281,31 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     p = add("track", track_command, "Track a face: pose, expression and landmarks of every frame.")
-    p.add_argument("video", help="a video with one face, any size and frame rate, 2 s at least")
-    p.add_argument("-o", "--output", required=True, help="attributes file to write (.npz)")
     p.add_argument(
-        "--json", action="store_true", help="print frames, seconds and share tracked as JSON"
+        "video",
+        help="a video with one face, any size and frame rate, 2 s at least; or a folder: GRID,"
+        " LRS2, HDTF, videos of one's own, or a dataset of the AD-NeRF family",
     )
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="attributes file to write (.npz); of a folder of videos, the folder to write one to"
+        " for each, and manifest.jsonl. A killed run goes on where it was",
+    )
+    p.add_argument(
+        "--jobs", type=int, default=None, help="processes for a folder; one a core if not given"
+    )
+    p.add_argument("--json", action="store_true", help="print what was tracked as JSON")
 
     p = add(
         "fit", fit_command, "Learn to be the person in a video. A killed run goes on where it was."
     )
-    p.add_argument("video", help="a video with one face and its voice; 30 s or more is advised")
+    p.add_argument(
+        "video",
+        help="a video with one face and its voice, 30 s or more is advised; or a dataset folder"
+        " of the AD-NeRF family with its aud.wav",
+    )
     p.add_argument("-o", "--output", required=True, help="folder for the model")
     p.add_argument(
         "--profile", default="quick", choices=("smoke", "quick", "full"), help="settings"
@@ -247,6 +344,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("generated", help="a square video, such as `dfa speak` makes")
     p.add_argument("reference", help="the real video of the same speech")
     p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = add(
+        "export",
+        export_command,
+        "Make a dataset folder for AD-NeRF, RAD-NeRF, ER-NeRF or SyncTalk, without BFM.",
+    )
+    p.add_argument("video", help="a video with one face and its voice")
+    p.add_argument("-o", "--output", required=True, help="folder to make")
+    p.add_argument("--size", type=int, default=512, help="side of the images in pixels, even")
+    p.add_argument(
+        "--aud",
+        metavar="FILE",
+        help="their sound features (.npy), copied to aud.npy; none are made",
+    )
+    p.add_argument(
+        "--attributes", metavar="FILE", help="what `dfa track` wrote of this video, to save time"
+    )
 
     p = add("captures", captures_command, "Make the sample captures of synthetic actors again.")
     p.add_argument("names", nargs="*", help="which, e.g. subject_a corpus_03; all if none is named")

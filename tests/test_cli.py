@@ -103,7 +103,7 @@ def test_captures_knows_its_actors(tmp_path, capsys):
 
 
 def test_help_gives_units_and_defaults(capsys):
-    for command in ("track", "fit", "speak", "score", "captures"):
+    for command in ("track", "fit", "speak", "score", "export", "captures"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
