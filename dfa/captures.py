@@ -7,7 +7,7 @@ import numpy as np
 from dfa.media import InputError
 
 TEST = ("subject_a", "subject_b")
-CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 11))
+CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 13))
 NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
 

@@ -85,7 +85,7 @@ def test_every_text_lasts_the_whole_take(name):
     said = speech.speak(look["text"], studio.length(name), rng, **look["voice"])
     assert said.phones[-1][1] > studio.length(name) - 1.2  # at worst it ends in a pause
     letters = {c for _, _, phone in said.phones for c in phone}
-    assert not letters - set(motion.LETTERS) - set("ːˈˌ̩̃")
+    assert not letters - set(motion.LETTERS) - set("ːˈˌ̩̪̃.-")  # length, stress; retroflex, coda
 
 
 # ------------------------------------------------------------------------------------- motion
@@ -123,18 +123,52 @@ def test_open_vowels_open_the_jaw_and_silence_shuts_it(said, take):
     assert len(middles) > 5 and jaw[middles].max() < 0.05
 
 
-def test_blinks_close_fully_and_keep_their_distance(look, take):
-    onsets = take.blink_onsets / FPS
-    assert np.diff(onsets).min() >= motion.BLINK_REFRACTORY - 1e-9
-    for onset in take.blink_onsets:
-        assert take.blink[int(onset) : int(onset) + 6].max() > 0.999
-    assert abs(len(onsets) / 66 - look["motion"]["blinks"]) < 0.12
+def test_blinks_close_fully_but_for_half_ones_and_keep_their_distance(look, take):
+    style, onsets = look["motion"]["blinks"], take.blink_onsets / FPS
+    depth = np.array([take.blink[int(x) : int(x) + 6].max() for x in take.blink_onsets])
+    assert ((depth > 0.999) | (np.abs(depth - 0.525) < 0.13)).all()
+    assert (depth > 0.999).mean() > 0.7
+    gaps = np.diff(onsets)
+    twins = gaps < motion.BLINK_REFRACTORY
+    assert (gaps[twins] > 0.9 * motion.DOUBLE).all() and twins.mean() < 0.3
+    assert abs(len(onsets) / 66 - style["rate"]) < 0.12
 
 
-def test_blinks_have_their_rate_in_the_long_run():
+@pytest.mark.parametrize("double, half", [(0.0, 0.0), (0.1, 0.2)])
+def test_blinks_have_their_rate_in_the_long_run_and_prefer_the_ends_of_phrases(double, half):
     rng = np.random.default_rng(0)
-    _, onsets = motion.blinks(20_000, 0.4, np.zeros(1), rng)
-    assert abs(len(onsets) / 20_000 - 0.4) < 0.01
+    ends = np.cumsum(rng.uniform(2, 4, 3000))  # one every 3 s
+    style = {"rate": 0.4, "double": double, "half": half}
+    t = np.arange(0, 4000, 0.02)
+    lid, onsets = motion.blinks(8000, style, ends, t, rng)
+    assert abs(len(onsets) / 8000 - 0.4) < 0.03
+    gaps = np.diff(onsets)
+    assert abs((gaps < 0.5).mean() - double / (1 + double)) < 0.02
+    assert gaps.min() > (motion.BLINK_REFRACTORY if not double else 0.9 * motion.DOUBLE) - 0.02
+    since = onsets - ends[np.searchsorted(ends, onsets, "right") - 1]
+    assert (since < 0.4).mean() > 1.5 * 0.4 / 3  # by chance 0.4 s of every 3 s
+    deep = np.array([lid[np.searchsorted(t, x + 0.1)] for x in onsets[onsets < 3900]])
+    assert abs((deep < 0.7).mean() - half / (1 + double)) < 0.03
+
+
+def test_a_phrase_ends_before_a_pause_and_the_chest_rises_after_it():
+    phones = [(0.5, 0.6, "a"), (0.6, 0.7, "p"), (1.2, 1.4, "a"), (1.45, 1.5, "m")]
+    said = speech.Speech(np.zeros(3 * SAMPLE_RATE, np.float32), phones)
+    ends = motion.phrase_ends(said)
+    np.testing.assert_allclose(ends, [0.7, 1.5])
+    t = (np.arange(3 * 200) + 0.5) / 200
+    chest = motion.breath(ends, t)
+    assert chest[t < 0.3].max() < 1e-5 and 0.7 < t[chest.argmax()] < 2
+    assert 0.0015 < chest.max() <= motion.BREATH
+
+
+def test_mandarin_stops_release_their_lips_and_retroflexes_have_a_viseme():
+    assert motion.visemes_of("ph") == ["bilabial"] and motion.visemes_of("ts.h") == ["postalveolar"]
+    assert motion.visemes_of("ɕ") == ["postalveolar"]
+    said = speech.Speech(np.zeros(SAMPLE_RATE, np.float32), [(0.4, 0.6, "ph")])
+    t = np.linspace(0, 1, 201)
+    shut = motion.closures(said, t)
+    assert shut[t.searchsorted(0.45)] == 1 and shut[t.searchsorted(0.6)] < 0.2
 
 
 def test_head_stays_within_reach_and_is_smooth(take):
@@ -211,7 +245,7 @@ def test_shipped_captures_have_their_length_and_truth():
         assert data["blink"].shape == (n,) and data["gaze"].shape == (n, 2)
         assert len(data["phonemes"]) == len(data["phoneme_names"])
     total = sum(f.stat().st_size for f in captures.FOLDER.glob("*.mp4"))
-    assert total < 7e6
+    assert total < 20e6
 
 
 def test_unknown_names_are_said_in_one_line(tmp_path):

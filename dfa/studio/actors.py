@@ -20,6 +20,10 @@ PARTS = {
     "teeth_upper": "helper-upper-teeth",
     "teeth_lower": "helper-lower-teeth",
     "tongue": "helper-tongue",
+    "lashes_upper_left": "helper-l-eyelashes-2",
+    "lashes_upper_right": "helper-r-eyelashes-2",
+    "lashes_lower_left": "helper-l-eyelashes-1",
+    "lashes_lower_right": "helper-r-eyelashes-1",
 }
 
 
@@ -263,9 +267,13 @@ def _smooth_follow(chain, head, quads, rest) -> np.ndarray:
 @cache
 def load(name: str) -> Actor:
     """The actor `name` of actors.yaml; building anny takes 15 to 80 s the first time."""
+    return build(name, parameters()[name])
+
+
+def build(name: str, look: dict) -> Actor:
+    """An actor of any look with the fields of actors.yaml."""
     import torch
 
-    look = parameters()[name]
     model, _, _ = _model()
     shared = template()
     n = len(shared.actions) + 1
@@ -289,4 +297,28 @@ def load(name: str) -> Actor:
     origin = (eyes["left"][0] + eyes["right"][0]) / 2
     eyes = {s: (c - origin, r) for s, (c, r) in eyes.items()}
     deltas = (vertices[1:] - vertices[0]).astype(np.float32)
-    return Actor(name, look, vertices[0] - origin, deltas, eyes, shared)
+    neutral, deltas = resting(vertices[0] - origin, deltas, shared.actions, look.get("rest", {}))
+    return Actor(name, look, neutral, deltas, eyes, shared)
+
+
+def sideless(action: str) -> str:
+    """An action's name without Left or Right."""
+    return action.removesuffix("Left").removesuffix("Right")
+
+
+def resting(neutral: np.ndarray, deltas: np.ndarray, names, rest: dict[str, float]) -> tuple:
+    """(V, 3) a face at rest: the neutral shape and the small actions that this person always has.
+
+    rest: by action; a name without its side means both sides. Also the (52, V, 3) deltas: a blink
+    undoes what the lids do at rest, so that it still shuts them.
+    """
+    bare = [sideless(a) for a in names]
+    weights = np.array(
+        [rest.get(a, rest.get(b, 0.0)) for a, b in zip(names, bare, strict=True)], np.float32
+    )
+    lids = np.where([b in ("eyeWide", "eyeSquint") for b in bare], weights, 0)
+    deltas = deltas.copy()
+    for end in ("Left", "Right"):
+        own = np.where([a.endswith(end) for a in names], lids, 0)
+        deltas[names.index(f"eyeBlink{end}")] -= np.tensordot(own, deltas, 1)
+    return neutral + np.tensordot(weights, deltas, 1), deltas

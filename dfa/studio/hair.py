@@ -1,27 +1,39 @@
-"""Hair: a cap over the scalp, strands as ribbons, and for long cuts a curtain that hangs down.
+"""Hair: a cap over the scalp and strands as ribbons that are combed over it, or fall, or are tied.
 
-All of it is rigid with the head. Angles about the head's axis are 0 in front, 180 degrees behind.
+A strand starts at a root on the scalp, is traced step by step over the skin, cut to its length,
+drawn towards its lock's middle strand and waved. Angles about the head's axis are 0 in front,
+180 degrees behind; heights are metres above the eyes; y points down.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import identity
+from scipy.spatial import cKDTree
 
 from dfa.studio.actors import Actor, Surface, clip
 
 AXIS_Z = 0.085  # of the head's vertical axis, behind the eyes (template)
 # The hairline: height above the eyes (metres) by angle; the ear's arch lies at 70 to 110 degrees.
 ANGLES = np.array([0, 25, 45, 55, 64, 72, 84, 92, 105, 118, 150, 180])
-HEIGHTS = np.array([72, 74, 62, 45, 10, -20, -8, 14, 0, -30, -68, -74]) / 1000
+HEIGHTS = np.array([70, 73, 62, 45, 12, -14, -8, 14, 0, -30, -68, -74]) / 1000
 # The nearest that hanging hair comes to the front, by height above the eyes.
-WINDOW_HEIGHTS = np.array([-0.16, -0.03, 0.01, 0.045, 0.062, 0.074])
-WINDOW_ANGLES = np.array([66, 62, 58, 52, 44, 0])
+WINDOW_HEIGHTS = np.array([-0.30, -0.20, -0.13, -0.06, 0.01, 0.045, 0.062, 0.076])
+WINDOW_ANGLES = np.array([44, 50, 66, 62, 60, 54, 40, 0])
+GREY = np.array([0.40, 0.39, 0.38])
+DOWN = np.array([0.0, 1.0, 0.0])
+STRAIGHT = [0, 1, 0]  # no wave
+TOWARDS = np.array([0.0, 0.0, -1.0])  # the camera
+WIDE, LONG = 0.077, np.array([0.115, 0.084])  # the skull about its axis: sideways; front, back
 
 
 @dataclass(frozen=True)
 class Tuft:
-    """A mesh of hair in canonical space; `open` (n,) is how much light gets to each point."""
+    """A mesh of hair in canonical space.
+
+    points, normals, tangents, albedo: (n, 3); triangles: (m, 3); open: (n,) how much light gets
+    to each point; follow: (n,) 1 moves with the head, 0 with the torso.
+    """
 
     points: np.ndarray
     triangles: np.ndarray
@@ -29,6 +41,7 @@ class Tuft:
     tangents: np.ndarray
     albedo: np.ndarray
     open: np.ndarray
+    follow: np.ndarray
 
 
 def unit(v: np.ndarray) -> np.ndarray:
@@ -39,176 +52,408 @@ def ramp(a: float, b: float, x: np.ndarray) -> np.ndarray:
     return np.clip((x - a) / (b - a), 0, 1)
 
 
-def angle(points: np.ndarray, axis_z: float = AXIS_Z) -> np.ndarray:
+def angle(points: np.ndarray) -> np.ndarray:
     """(n,) degrees about the head's axis, 0 in front, the same on both sides."""
-    return np.degrees(np.arctan2(np.abs(points[..., 0]), axis_z - points[..., 2]))
+    return np.degrees(np.arctan2(np.abs(points[..., 0]), AXIS_Z - points[..., 2]))
 
 
 def above_hairline(rest: np.ndarray, look: dict) -> np.ndarray:
-    """(n,) metres by which points of the template lie above the hairline (below: negative)."""
-    turn = angle(rest)
-    recede = look.get("recede", 0) * ramp(75, 35, turn)
-    return -rest[..., 1] - np.interp(turn, ANGLES, HEIGHTS) - recede
+    """(n,) metres by which points of the template lie within the hair (outside: negative).
+
+    look: `recede` lifts the hairline in front, `temples` at its corners; above the height `bald`
+    nothing grows.
+    """
+    x, y, z = rest.T
+    turn, height = angle(rest), -y
+    line = np.interp(turn, ANGLES, HEIGHTS)
+    line = line + look.get("recede", 0) * ramp(75, 35, turn)
+    line = line + look.get("temples", 0) * np.exp(-(((turn - 44) / 16) ** 2))
+    # A hairline is no line: it wanders by millimetres.
+    wander = np.sin(310 * x + 2) * np.sin(260 * z + 170 * y) + 0.7 * np.sin(720 * x + 500 * (z - y))
+    inside = height - line + 0.0016 * wander
+    if "bald" in look:
+        crown = look["bald"] - 0.012 * ramp(90, 180, turn)
+        inside = np.minimum(inside, crown - height + 0.003 * wander)
+        inside = np.where(turn < 62, np.minimum(inside, (turn - 62) / 1000), inside)
+    return inside
+
+
+@dataclass(frozen=True)
+class Scalp:
+    """What hair grows on and lies against: the skin's points, normals (n, 3) and triangles, and
+    inside (n,), the metres above the hairline."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    triangles: np.ndarray
+    inside: np.ndarray
+    tree: cKDTree
+
+    def roots(self, count: int, rng, where=None, back: float = 0.15) -> tuple[np.ndarray, ...]:
+        """`count` random roots (s, 3), sparser at the hairline: with normals and depths (s,).
+
+        back: how dense they are behind, where the camera never gets.
+        """
+        depth = self.inside[self.triangles].mean(1)
+        behind = ramp(0.5, 0.9, self.normals[self.triangles, 2].mean(1))
+        chosen = depth > 0.0
+        if where is not None:
+            chosen &= where(self.points[self.triangles].mean(1), depth)
+        triangles, depth = self.triangles[chosen], depth[chosen]
+        density = (0.45 + 0.55 * ramp(0, 0.015, depth)) * (1 - (1 - back) * behind[chosen])
+        a, b, c = (self.points[triangles[:, i]] for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1) * density
+        corners = triangles[rng.choice(len(area), count, p=area / area.sum())]
+        bary = rng.dirichlet([1, 1, 1], count)
+        mix = lambda x: np.einsum("sc,sc...->s...", bary, x[corners])  # noqa: E731
+        return mix(self.points), unit(mix(self.normals)), np.maximum(mix(self.inside), 0)
+
+    def clear(self, p: np.ndarray, gap: np.ndarray) -> np.ndarray:
+        """Points (s, 3) moved to lie at least gap (s,) metres off the skin."""
+        near = self.tree.query(p)[1]
+        n = self.normals[near]
+        off = ((p - self.points[near]) * n).sum(1)
+        return p + np.maximum(gap - off, 0)[:, None] * n
 
 
 def grow(actor: Actor, skin: Surface, neutral, n, ears: np.ndarray) -> list[Tuft]:
     """The tufts of an actor's cut, on the skin's neutral points (n, 3) with normals.
 
-    ears: (n,) where the ears are; no hair grows there.
+    ears: (n,) where the ears are; no hair grows there. Of the look (lengths in metres): thickness
+    of the whole, strands' number, width and points; lock: strands in one, tight: how much they
+    gather, wave: see `gather`; grey: share of grey strands; cover: how dark the scalp is painted
+    at the hairline, dense: further in. Short: length, sides, lift off the scalp, comb (direction),
+    tousle, part. Hanging: part, end (below the eyes), layers, fringe (above them), tuck (degrees
+    back, left and right in the picture). Tied: knot, then bun (radius), or tail (direction).
     """
     look = actor.look["hair"]
-    rng = np.random.default_rng(actor.look["seed"])
     if look["cut"] == "bald":
         return []
-    tone = (np.asarray(look["colour"], float) / 255) ** 2.2
+    rng = np.random.default_rng(actor.look["seed"])
     inside = np.where(ears > 0.2, -1, above_hairline(skin.rest, look))
-    tufts = [cap(skin, neutral, n, inside, look, tone, rng)]
-    if look["cut"] == "bob":
-        tufts += hanging(skin, neutral, inside, look, tone, rng)
-    else:
-        tufts.append(short(skin, neutral, n, inside, look, tone, rng))
-    return tufts
+    scalp = Scalp(neutral, n, skin.triangles, inside, cKDTree(neutral))
+    tone, under = (
+        (np.asarray(c, float) / 255) ** 2.2 for c in (look["colour"], actor.look["skin"]["tone"])
+    )
+    paint = Paint(tone, under, look, rng)
+    cut = {"short": short, "hanging": hanging, "tied": tied}[look["cut"]]
+    return [cap(skin, scalp, paint), *cut(scalp, paint)]
 
 
-def cap(skin, neutral, n, inside, look, tone, rng) -> Tuft:
-    """The scalp, pushed outwards by the hair's thickness, with streaks along the combing."""
-    edge = inside + 0.0012 * np.sin(neutral[:, 0] * 900) * np.sin(neutral[:, 1] * 700)
-    weights, triangles = clip(replace(skin, weights=identity(len(n), format="csr")), edge)
-    p, out, deep = weights @ neutral, unit(weights @ n), weights @ inside
-    lift = 0.0006 + look["thickness"] * ramp(0, 0.022, deep) ** 0.7
-    p = p + lift[:, None] * out
-    streak = np.sin(np.arctan2(p[:, 0], p[:, 2] - 0.09) * 41 + 3 * np.sin(p[:, 1] * 190))
-    albedo = tone * (0.75 + 0.18 * streak + 0.06 * rng.standard_normal(len(p)))[:, None]
+@dataclass(frozen=True)
+class Paint:
+    """Colours of strands: tone, and under, the skin's, (3,) linear."""
+
+    tone: np.ndarray
+    under: np.ndarray
+    look: dict
+    rng: np.random.Generator
+
+    def strands(self, s: int, k: int, fade: np.ndarray) -> np.ndarray:
+        """(s, k, 2, 3) albedo of ribbons' edges; fade: (s,) 0 as pale as the skin, 1 full."""
+        rng, tips = self.rng, self.look.get("tips", 1.25)
+        base = np.tile(self.tone, (s, 1))
+        base = base * np.exp(0.07 * rng.standard_normal((s, 3)))
+        grey = rng.random((s, 1)) < self.look.get("grey", 0)
+        base = np.where(grey, 0.35 * base + 0.65 * GREY, base)
+        shade = 0.17 * rng.standard_normal((s, 1, 1)) + 0.15 * rng.standard_normal((s, 1, 2))
+        shade = np.exp(shade)
+        along = np.linspace(0.85, tips, k)[None, :, None]
+        albedo = base[:, None, None] * (shade * along)[..., None]
+        fade = fade[:, None, None, None]
+        return np.clip(albedo * fade + self.under * (1 - fade), 0, 1)
+
+
+def cap(skin: Surface, scalp: Scalp, paint: Paint) -> Tuft:
+    """The scalp, pushed outwards by part of the hair's thickness: what shows between strands."""
+    look = paint.look
+    weights, triangles = clip(
+        replace(skin, weights=identity(len(scalp.points), format="csr")), scalp.inside - 0.003
+    )
+    p, out = weights @ scalp.points, unit(weights @ scalp.normals)
+    deep = weights @ scalp.inside
+    height = (0.45 if look["cut"] == "short" else 0.2) * look["thickness"]
+    p = p + (0.0004 + height * ramp(0.004, 0.03, deep))[:, None] * out
+    streak = np.exp(0.25 * paint.rng.standard_normal(len(p)))
+    cover = look.get("cover", 1)
+    share = 0.9 * cover + (look.get("dense", 1) - 0.9 * cover) * ramp(0.003, 0.02, deep)
+    grey = look.get("grey", 0)
+    tone = (paint.tone * (1 - grey) + GREY * grey) * 0.7
+    albedo = tone * share[:, None] * streak[:, None] + paint.under * (1 - share)[:, None]
     crown = np.array([0.01, p[:, 1].min(), 0.10])
-    tangent = unit(p - crown)
-    tangent = unit(tangent - (tangent * out).sum(1, keepdims=True) * out)
-    light = 0.55 + 0.45 * ramp(0, 0.03, deep)
-    return Tuft(p, triangles, out, tangent, np.clip(albedo, 0, 1), light)
+    tangent = unit(np.cross(np.cross(out, p - crown), out))
+    light = np.ones(len(p))
+    return Tuft(p, triangles, out, tangent, np.clip(albedo, 0, 1), light, np.ones(len(p)))
 
 
-def ribbons(path: np.ndarray, out: np.ndarray, width: np.ndarray, tone, rng, light) -> Tuft:
-    """Strands (s, k, 3) with outward directions (s, k, 3) as strips that taper to their ends."""
+def trace(scalp: Scalp, root, direction, gap, pull, step: float, steps: int, rise, window=None):
+    """Paths (s, steps, 3) from roots (s, 3): each step turns by pull(points) and stays gap (s,)
+    off the skin once it has risen over `rise` metres; window: points -> points out of the face."""
+    path = [root]
+    for i in range(1, steps):
+        direction = unit(direction + pull(path[-1]))
+        q = path[-1] + step * direction
+        q = scalp.clear(q, gap * min(1, 0.25 + i * step / rise))
+        q = q if window is None else window(q)
+        direction = unit(q - path[-1])
+        path.append(q)
+    return np.stack(path, axis=1)
+
+
+def length_until(path: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(s,) metres along paths (s, m, 3) before `there` (s, m) is first true; at least 0.015."""
+    step = np.linalg.norm(np.diff(path, axis=1), axis=2)
+    return np.maximum((step * ~np.logical_or.accumulate(there[:, 1:], axis=1)).sum(1), 0.015)
+
+
+def trim(path: np.ndarray, length: np.ndarray, k: int) -> np.ndarray:
+    """Paths (s, m, 3) cut to length (s,) and resampled to (s, k, 3)."""
+    piece = np.linalg.norm(np.diff(path, axis=1), axis=2)
+    along = np.concatenate([np.zeros((len(path), 1)), np.cumsum(piece, axis=1)], axis=1)
+    at = np.linspace(0, 1, k) * np.minimum(length, along[:, -1])[:, None]
+    return np.stack(
+        [
+            [np.interp(t, a, p[:, c]) for c in range(3)]
+            for t, a, p in zip(at, along, path, strict=True)
+        ]
+    ).transpose(0, 2, 1)
+
+
+def locks(at: np.ndarray, each: int, rng) -> np.ndarray:
+    """(s,) the lock's middle strand of each strand, nearest at points (s, 3)."""
+    middle = rng.choice(len(at), max(len(at) // each, 1), replace=False)
+    return middle[cKDTree(at[middle]).query(at)[1]]
+
+
+def gather(path: np.ndarray, lock: np.ndarray, tightness: float, wave, rng) -> np.ndarray:
+    """Paths (s, k, 3) drawn to their lock's middle strand towards the ends, then waved.
+
+    wave: (amplitude, wavelength, curl) in metres; curl 1 makes corkscrews, 0 flat waves.
+    """
     s, k, _ = path.shape
+    t = np.linspace(0, 1, k)[:, None]
+    path = path + tightness * t**1.3 * (path[lock] - path)
+    amplitude, wavelength, curl = wave
+    if amplitude:
+        along = unit(np.gradient(path, axis=1))
+        side = unit(np.cross(along, DOWN + 0.5 * rng.standard_normal((s, 1, 3))[lock]))
+        other = np.cross(along, side)
+        length = np.linalg.norm(np.diff(path, axis=1), axis=2).sum(1)
+        phase = (rng.uniform(0, 2 * np.pi, s)[lock] + 0.5 * rng.standard_normal(s))[:, None]
+        phase = phase + 2 * np.pi * length[:, None] * t[:, 0] / wavelength
+        size = amplitude * np.exp(0.25 * rng.standard_normal(s))[lock]
+        size = size[:, None] * ramp(0, 0.3, t[:, 0])
+        path = path + (size * np.sin(phase))[..., None] * side
+        path = path + (curl * size * np.cos(phase))[..., None] * other
+    return path
+
+
+def ribbons(paint: Paint, path, out, width, light=1.0, fade=1.0) -> Tuft:
+    """Strands (s, k, 3) with outward directions (s, k, 3) as strips that taper to their ends.
+
+    width, fade: (s,) or the same for all; light: likewise, or (k,), (s, 1), (s, k).
+    """
+    (s, k, _), rng = path.shape, paint.rng
+    width, fade = np.broadcast_to(width, s), np.broadcast_to(fade, s)
     along = unit(np.gradient(path, axis=1))
-    side = unit(np.cross(along, out + 0.3 * rng.standard_normal((s, 1, 3))))
-    taper = np.interp(np.linspace(0, 1, k), [0, 0.15, 0.75, 1], [0.6, 1, 0.9, 0.1])
+    # Turned mostly to the camera: edge-on, a strip would break up into dots.
+    face = TOWARDS + 0.5 * out + 0.35 * rng.standard_normal((s, 1, 3))
+    side = unit(np.cross(along, face))
+    taper = np.interp(np.linspace(0, 1, k), [0, 0.15, 0.7, 1], [0.6, 1, 0.85, 0.3])
     half = (width[:, None] * taper / 2)[..., None] * side
     points = np.stack([path - half, path + half], axis=2).reshape(-1, 3)
     index = np.arange(s * k * 2).reshape(s, k, 2)
     a, b, c, d = index[:, :-1, 0], index[:, :-1, 1], index[:, 1:, 1], index[:, 1:, 0]
     triangles = np.stack([a, b, c, a, c, d], -1).reshape(-1, 3)
-    shade = np.clip(0.85 + 0.22 * rng.standard_normal(s), 0.4, 1.5)
-    albedo = np.broadcast_to(tone * shade[:, None, None], (s, k, 3))
+    albedo = paint.strands(s, k, fade).reshape(-1, 3)
     spread = lambda x: np.repeat(np.reshape(x, (s * k, -1)), 2, axis=0)  # noqa: E731
-    return Tuft(points, triangles, spread(out), spread(along), spread(albedo), spread(light)[:, 0])
+    tilted = unit(out + 0.3 * rng.standard_normal((s, 1, 3)))
+    follow = 1 - 0.65 * ramp(0.07, 0.24, points[:, 1])  # below the chin hair hangs on the torso
+    light = spread(np.broadcast_to(light, (s, k)))[:, 0]
+    return Tuft(points, triangles, spread(tilted), spread(along), albedo, light, follow)
 
 
-def scatter(skin, neutral, inside, count: int, margin: float, rng):
-    """`count` random roots on the hairy skin: barycentric (triangle corners, weights)."""
-    triangles = skin.triangles[inside[skin.triangles].min(1) > margin]
-    a, b, c = (neutral[triangles[:, i]] for i in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    chosen = triangles[rng.choice(len(area), count, p=area / area.sum())]
-    return chosen, rng.dirichlet([1, 1, 1], count)
+def flat(v: np.ndarray, out: np.ndarray, share: float = 1) -> np.ndarray:
+    """Vectors (s, 3) less `share` of what they have along the skin's normals."""
+    return v - share * (v * out).sum(1, keepdims=True) * out
 
 
-def short(skin, neutral, n, inside, look, tone, rng) -> Tuft:
-    """Short strands combed away from the crown, lifted off the scalp by `look["lift"]`."""
-    chosen, bary = scatter(skin, neutral, inside, look["strands"], 0.001, rng)
-    mix = lambda x: np.einsum("sc,sc...->s...", bary, x[chosen])  # noqa: E731
-    root, out, deep = mix(neutral), unit(mix(n)), mix(inside)
-    crown = np.array([0.01, neutral[:, 1].min() + 0.005, 0.12])
-    flow = root - crown + np.asarray(look.get("comb", [0, 0, 0]), float)
-    flow = unit(unit(flow - (flow * out).sum(1, keepdims=True) * out))
-    curl = look.get("curl", 0.15)
-    direction = unit(flow + look["lift"] * out + curl * rng.standard_normal(flow.shape))
-    length = look["length"] * rng.uniform(0.7, 1.2, len(root)) * (0.35 + 0.65 * ramp(0, 0.03, deep))
-    k = 5
-    path = [root + 0.6 * look["thickness"] * ramp(0, 0.022, deep)[:, None] * out]
-    for _ in range(k - 1):
-        path.append(path[-1] + (length / (k - 1))[:, None] * direction)
-        direction = direction - 0.25 * look["lift"] * out
-        direction = unit(direction + curl * rng.standard_normal(flow.shape))
-    path = np.stack(path, axis=1)
-    light = np.tile(np.linspace(0.55, 1.0, k), (len(root), 1))
+def parted(root: np.ndarray, part: float | np.ndarray) -> np.ndarray:
+    """(s, 3) directions away from a parting at x = part that runs from the front to the crown."""
+    z = np.clip(root[:, 2], 0, 0.115)
+    seam = np.stack([np.full_like(z, part), np.full_like(z, root[:, 1].min() + 0.01), z], axis=1)
+    return unit(root - seam)
+
+
+def short(scalp: Scalp, paint: Paint) -> list[Tuft]:
+    """Strands combed away from the crown or a parting, shorter at the sides and the hairline."""
+    look, rng = paint.look, paint.rng
+    root, out, deep = scalp.roots(look["strands"], rng)
+    s, k = len(root), look.get("points", 6)
+    lock = locks(root, look.get("lock", 8), rng)
+    crown = [0.01, root[:, 1].min() + 0.005, 0.12]
+    flow = parted(root, look["part"]) if "part" in look else root - crown
+    top = ramp(0.035, 0.085, -root[:, 1])
+    flow = unit(flow) + np.asarray(look.get("comb", [0, 0, 0]), float) * top[:, None]
+    lift, tousle = look["lift"] * (0.35 + 0.65 * top)[:, None], look.get("tousle", 0.2)
+    messy = rng.standard_normal((s, 3))
+    stray = flat(messy[lock] + 0.5 * messy, out, 0.7)
+    direction = unit(unit(flat(flow, out)) + lift * out + tousle * stray)
+    edge = ramp(0, 0.025, deep)
+    length = look["length"] * top + look.get("sides", look["length"]) * (1 - top)
+    length = length * np.exp(0.18 * messy[lock, 0] + 0.1 * messy[:, 1]) * (0.4 + 0.6 * edge)
+    gap = look["thickness"] * rng.uniform(0.4, 1.1, s) * (0.15 + 0.85 * edge)
+    sag = look.get("sag", 0.25) * (0.4 * DOWN - lift * out)
+    path = trace(scalp, root, direction, gap, lambda p: sag, length.max() / 9, 10, 0.02)
+    path = trim(path, length, k)
+    path = gather(path, lock, look.get("tight", 0.5), look.get("wave", STRAIGHT), rng)
+    width = look["width"] * rng.uniform(0.7, 1.3, s) * (0.6 + 0.4 * edge)
+    fade = look.get("fade", 0.55)
+    fade = fade + (1 - fade) * np.minimum(ramp(0, 0.012, deep), 0.75 + 0.25 * top)
     outward = np.repeat(out[:, None], k, axis=1)
-    width = look["width"] * rng.uniform(0.6, 1.4, len(root))
-    return ribbons(path, outward, width, tone, rng, light)
+    return [ribbons(paint, path, outward, width, np.linspace(0.75, 1, k), fade)]
 
 
-def hanging(skin, neutral, inside, look, tone, rng) -> list[Tuft]:
-    """Hair that falls from the parting over the skull's ellipsoid and then straight down."""
-    scalp = neutral[inside > 0.01]
-    top, back, wide = scalp[:, 1].min(), scalp[:, 2].max(), np.abs(scalp[:, 0]).max()
-    axis_z = AXIS_Z
-    middle = np.array([0, -0.015, axis_z])
-    size = np.array([wide, middle[1] - top, back - axis_z]) + look["thickness"]
+def ellipse(turn: np.ndarray) -> np.ndarray:
+    """(n,) the skull's reach from its axis at angles (n,) in degrees."""
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    return 1 / np.hypot(s / WIDE, c / np.where(c > 0, LONG[0], LONG[1]))
 
-    def settle(p: np.ndarray, layer: np.ndarray) -> np.ndarray:
-        """Keep points outside the skull's volume and out of the face."""
-        d = p - middle
-        low = d[:, 1] > 0
-        e = d / (size + layer[:, None])
-        e[low, 1] = 0
-        rho = np.linalg.norm(e, axis=1)
-        push = np.maximum(1 / np.maximum(rho, 1e-6), 1)
-        d = np.where(
-            low[:, None], d * np.stack([push, np.ones_like(push), push], 1), d * push[:, None]
-        )
-        p = middle + d
+
+def window(side: np.ndarray, shift: np.ndarray):
+    """points -> points turned about the head's axis to stay out of the face, each on its side.
+
+    side: (s,) -1 or 1; shift: (s,) degrees by which each strand stays further away.
+    """
+
+    def keep(p: np.ndarray) -> np.ndarray:
         limit = np.interp(-p[:, 1], WINDOW_HEIGHTS, WINDOW_ANGLES)
-        turn = np.radians(np.maximum(angle(p, axis_z), limit))
-        r = np.hypot(d[:, 0], d[:, 2])
-        side = np.where(d[:, 0] >= look["part"], 1.0, -1.0)
-        moved = np.degrees(turn) > angle(p, axis_z) + 1e-6
-        p[:, 0] = np.where(moved, side * r * np.sin(turn), p[:, 0])
-        p[:, 2] = np.where(moved, axis_z - r * np.cos(turn), p[:, 2])
-        return p
+        limit = limit + shift * ramp(0.075, 0.05, -p[:, 1])
+        turn, r = angle(p), np.hypot(p[:, 0], p[:, 2] - AXIS_Z)
+        moved = (turn < limit) | (p[:, 0] * side < 0) & (turn < 90) & (-p[:, 1] < 0.05)
+        # A head is longer than wide, so hair that is moved to the side comes nearer to the axis.
+        r = r * ellipse(limit) / np.maximum(ellipse(turn), ellipse(limit))
+        turn = np.radians(limit)
+        there = np.stack([side * r * np.sin(turn), p[:, 1], AXIS_Z - r * np.cos(turn)], axis=1)
+        return np.where(moved[:, None], there, p)
 
-    count, k = look["strands"], 14
-    chosen, bary = scatter(skin, neutral, inside, count, 0.004, rng)
-    root = np.einsum("sc,scd->sd", bary, neutral[chosen])
-    layer = look["thickness"] * rng.uniform(-0.35, 0.15, count)
-    end = look["end"] + 0.012 * rng.standard_normal(count)
-    p = settle(root.copy(), layer)
-    side = np.where(p[:, 0] >= look["part"], 1.0, -1.0)
-    direction = unit(np.stack([side, 0.25 + 0 * side, 0.15 + 0 * side], 1))
-    # Each strand gets the same number of steps for its own length.
-    reach = (end - p[:, 1]) + 0.06 * ramp(0.09, 0.0, np.abs(p[:, 0]))
-    step = np.maximum(reach, 0.01) / (k - 1)
-    path = [p]
-    for i in range(1, k):
-        pull = np.array([0, 0.55, 0.02])
-        direction = unit(direction + pull)
-        q = settle(path[-1] + step[:, None] * direction, layer)
-        q[:, 0] -= look.get("tuck", 0.0) * side * (i > k - 4)
-        direction = unit(q - path[-1])
-        path.append(q)
-    path = np.stack(path, axis=1)
-    out = unit((path - middle) * np.array([1, 0.4, 1]))
-    depth = ramp(-0.35, 0.15, layer / look["thickness"])[:, None]
-    light = (0.55 + 0.45 * depth) * np.interp(path[..., 1], [0.0, look["end"]], [1, 0.75])
-    width = look["width"] * rng.uniform(0.6, 1.4, count)
-    strands = ribbons(path, out, width, tone, rng, light)
+    return keep
 
-    # Under the strands, a closed sheet so that nothing shines through.
-    rows = np.linspace(top + 0.01, look["end"] - 0.006, 24)
-    columns = np.linspace(-1, 1, 64)
-    limit = np.interp(-rows, WINDOW_HEIGHTS, WINDOW_ANGLES) + 3  # (rows,)
-    turn = np.radians(180 - np.outer(180 - limit, np.abs(columns)))
-    sign = np.sign(columns)[None]
-    shrink = np.sqrt(np.clip(1 - (np.minimum(rows - middle[1], 0) / size[1]) ** 2, 0, 1))[:, None]
-    inner = size - 0.45 * look["thickness"]
-    radius = shrink / np.hypot(np.sin(turn) / inner[0], np.cos(turn) / inner[2])
-    grid = np.stack(
-        [sign * radius * np.sin(turn), rows[:, None] + 0 * turn, axis_z - radius * np.cos(turn)], -1
-    )
-    index = np.arange(grid.shape[0] * grid.shape[1]).reshape(grid.shape[:2])
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    triangles = np.stack([a, b, c, a, c, d], -1).reshape(-1, 3)
-    flat = grid.reshape(-1, 3)
-    out = unit((flat - middle) * np.array([1, 0.4, 1]))
-    down = np.tile([0.0, 1.0, 0.0], (len(flat), 1))
-    streak = 0.6 + 0.12 * rng.standard_normal(len(flat))
-    sheet = Tuft(flat, triangles, out, down, tone * streak[:, None], np.full(len(flat), 0.6))
-    return [sheet, strands]
+
+def hanging(scalp: Scalp, paint: Paint) -> list[Tuft]:
+    """Hair that falls from a parting over the skull and shoulders: wide dark strands, then fine."""
+    look, rng = paint.look, paint.rng
+    tufts = []
+    for under, count in ((True, 130), (False, look["strands"])):
+        root, out, deep = scalp.roots(count, rng, back=2.0 if under else 0.15)
+        s, k = count, 9 if under else look.get("points", 13)
+        lock = locks(root, 1 if under else look.get("lock", 12), rng)
+        messy = rng.standard_normal((s, 3))
+        part = look["part"] + 0.003 * messy[:, 0]  # no seam: strands cross the parting
+        side = np.where(root[:, 0] >= part, 1.0, -1.0)
+        flow = parted(root, part) + [0, 0, 0.35]
+        direction = unit(flat(flow, out)) + 0.15 * out + 0.1 * messy[lock]
+        layer = rng.uniform(0.05, 0.25, s) if under else rng.uniform(0.45, 1.1, s)
+        gap = look["thickness"] * layer * (0.3 + 0.7 * ramp(0, 0.025, deep)) + 0.001
+        shift = 14 * np.abs(messy[lock, 1]) + 2 * messy[:, 1] + (8 if under else 0)
+        shift = shift + 40 * ramp(0.02, 0.05, root[:, 1])  # from the nape, behind the neck
+        for which, tucked in zip((-1, 1), look.get("tuck", [0, 0]), strict=True):
+            shift = shift + tucked * (side == which)
+        fall = lambda p: 0.45 * DOWN  # noqa: E731
+        keep = window(side, shift)
+        path = trace(scalp, root, unit(direction), gap, fall, 0.012, 30, 0.05, keep)
+        end = look["end"] - look.get("layers", 0.02) * rng.uniform(0, 1, s)[lock] ** 2
+        end = end - 0.004 * messy[:, 2] - (0.012 if under else 0)
+        path = trim(path, length_until(path, path[..., 1] > end[:, None]), k)
+        wave = STRAIGHT if under else look.get("wave", STRAIGHT)
+        path = gather(path, lock, 0 if under else look.get("tight", 0.6), wave, rng)
+        width = (0.012 if under else look["width"]) * rng.uniform(0.6, 1.4, s)
+        width = width * (0.45 + 0.55 * ramp(0, 0.012, deep))
+        light = 0.65 + 0 * layer if under else 0.6 + 0.4 * ramp(0.4, 0.8, layer)
+        # What hangs behind the head is not seen; the dark strands close the view there.
+        seen = under | (angle(path[:, k // 3 :]).min(1) < 125)
+        x, y, z = np.moveaxis(path, 2, 0)
+        seen &= ~((np.abs(x) < 0.055) & (y > 0.05) & (z < 0.10)).any(1)  # nor over the throat
+        outward = unit((path[seen] - [0, -0.015, AXIS_Z]) * [1, 0.4, 1])
+        tufts.append(ribbons(paint, path[seen], outward, width[seen], light[seen, None]))
+    return [*tufts, fringe(scalp, paint)] if "fringe" in look else tufts
+
+
+def fringe(scalp: Scalp, paint: Paint) -> Tuft:
+    """Strands over the forehead down to about the height look["fringe"]."""
+    look, rng = paint.look, paint.rng
+    front = lambda p, deep: (angle(p) < 48) & (deep < 0.03)  # noqa: E731
+    root, out, deep = scalp.roots(look.get("fringe_strands", 220), rng, front)
+    s, k = len(root), 8
+    lock = locks(root, 9, rng)
+    messy = rng.standard_normal((s, 3))
+    direction = unit(root * [6, 0, 0] + TOWARDS + 0.6 * out + 0.1 * messy[lock])
+    gap = 0.003 + 0.6 * look["thickness"] * rng.uniform(0.3, 1, s)
+    path = trace(scalp, root, direction, gap, lambda p: 0.45 * DOWN, 0.006, 22, 0.015)
+    end = -look["fringe"] + 0.004 * messy[lock, 0] + 0.002 * messy[:, 1]
+    end = end + 0.022 * ramp(0.03, 0.07, np.abs(root[:, 0]))  # longer towards the temples
+    path = trim(path, length_until(path, path[..., 1] > end[:, None]), k)
+    path = gather(path, lock, 0.55, STRAIGHT, rng)
+    width = look["width"] * rng.uniform(0.5, 1.1, s)
+    return ribbons(paint, path, np.repeat(out[:, None], k, axis=1), width)
+
+
+def tied(scalp: Scalp, paint: Paint) -> list[Tuft]:
+    """Hair drawn over the scalp to a knot, with a tail or a bun there."""
+    look, rng = paint.look, paint.rng
+    root, out, deep = scalp.roots(look["strands"], rng)
+    s, k = len(root), 9
+    knot = np.asarray(look["knot"], float)
+    lock = locks(root, look.get("lock", 10), rng)
+    messy = rng.standard_normal((s, 3))
+    gap = look["thickness"] * rng.uniform(0.5, 0.72, s)
+    gap = gap * (0.15 + 0.85 * ramp(0, 0.02, deep)) + 0.0008
+    away = np.linalg.norm(knot - root, axis=1)
+    direction = unit(knot - root + 0.1 * away[:, None] * messy[lock])
+    # Towards the knot, but backwards first: past the face, not over it.
+    back = lambda p: ramp(125, 60, angle(p))[:, None] * -TOWARDS  # noqa: E731
+    pull = lambda p: 1.2 * unit(knot - p) + 1.5 * back(p)  # noqa: E731
+    direction = unit(direction + 2 * back(root))
+    path = trace(scalp, root, direction, gap, pull, 0.012, 26, 0.03)
+    path = trim(path, length_until(path, np.linalg.norm(path - knot, axis=2) < 0.012), k)
+    path = gather(path, lock, 0.35, look.get("wave", STRAIGHT), rng)
+    outward = unit(path - [0, 0, AXIS_Z])
+    edge = ramp(0, 0.012, deep)
+    width = look["width"] * rng.uniform(0.6, 1.3, s) * (0.5 + 0.5 * edge)
+    drawn = ribbons(paint, path, outward, width, np.linspace(1, 0.8, k), 0.6 + 0.4 * edge)
+    return [drawn, (bun if "bun" in look else ponytail)(scalp, paint)]
+
+
+def bun(scalp: Scalp, paint: Paint) -> Tuft:
+    """Strands wound in circles about a ball on the knot."""
+    look, rng = paint.look, paint.rng
+    knot = np.asarray(look["knot"], float)
+    count, k, ball = look.get("tail_strands", 260), 9, look["bun"]
+    axis = unit(rng.standard_normal((count, 3)) * [0.6, 0.25, 0.6] + [0.2, -1, 0.1])
+    u = unit(np.cross(axis, rng.standard_normal((count, 3))))
+    turn = rng.uniform(0, 2 * np.pi, (count, 1, 1)) + np.linspace(0, 2.4, k)[:, None]
+    high = rng.uniform(-0.85, 0.95, (count, 1))
+    ring = np.cos(turn) * u[:, None] + np.sin(turn) * np.cross(axis, u)[:, None]
+    d = np.sqrt(1 - high**2)[..., None] * ring + high[..., None] * axis[:, None]
+    layer = rng.uniform(0.8, 1.08, count)
+    path = knot + 0.7 * ball * unit(knot - [0, -0.02, AXIS_Z])
+    path = path + ball * layer[:, None, None] * d * [1.15, 0.85, 1.1]
+    light = 0.7 + 0.3 * ramp(0.8, 1.0, layer)[:, None]
+    return ribbons(paint, path, d, 1.3 * look["width"], light)
+
+
+def ponytail(scalp: Scalp, paint: Paint) -> Tuft:
+    """Strands that leave the knot towards look["tail"] and fall over the shoulder to the front."""
+    look, rng = paint.look, paint.rng
+    count, k = look.get("tail_strands", 380), 12
+    spot = look["knot"] + 0.008 * rng.standard_normal((count, 3))
+    lock = locks(spot, 14, rng)
+    messy = rng.standard_normal((count, 3))
+    direction = unit(np.asarray(look["tail"], float) + 0.3 * messy[lock] + 0.12 * messy)
+    gap = rng.uniform(0.009, 0.022, count)
+    forward = lambda p: 0.3 * ramp(0, 0.04, p[:, 2:] - look["over"]) * TOWARDS  # noqa: E731
+    path = trace(scalp, spot, direction, gap, lambda p: 0.3 * DOWN + forward(p), 0.012, 32, 0.02)
+    length = look["length"] * np.exp(0.15 * messy[lock, 0] + 0.05 * messy[:, 1])
+    path = gather(trim(path, length, k), lock, 0.5, [0.004, 0.09, 0], rng)
+    outward = unit(path - path.mean(0) + [0, 0, 0.03])
+    return ribbons(paint, path, outward, 1.5 * look["width"], 0.9)

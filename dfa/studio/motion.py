@@ -21,7 +21,10 @@ SHUTTER = 4  # of which the shutter is open
 DT = 1 / (FPS * STEPS)
 CLOSED = 0.08  # s that lips (p, b, m) and lids stay shut: a whole exposure falls within
 LID_CLOSING, LID_OPENING = 0.08, 0.15  # s
-BLINK_REFRACTORY = 0.6  # s from one blink's onset to the next at the earliest
+BLINK_REFRACTORY = 0.6  # s from one blink's onset to the next at the earliest, doubles apart
+DOUBLE = 0.36  # s from the first onset of a double blink to the second, about
+PHRASE_GAP, PHRASE_PULL = 0.25, 3.0  # s of silence that end a phrase; how much blinks prefer it
+BREATH = 0.002  # metres by which the torso rises in a pause and sinks while speaking
 
 # Per viseme: the dominance of (jaw, rounding, lips), then the targets of the facial actions.
 # "Left"/"Right" pairs are written once without the side.
@@ -81,7 +84,7 @@ LETTERS = {
         "alveolar": "tdnɾ",
         "lateral": "lɫ",
         "sibilant": "sz",
-        "postalveolar": "ʃʒ",
+        "postalveolar": "ʃʒɕʑʂʐ",
         "velar": "kgɡŋxɣχçʔ",
         "glottal": "hɦ",
         "rhotic": "rɹʁ",
@@ -142,7 +145,10 @@ def expose(track: np.ndarray) -> np.ndarray:
 
 def visemes_of(phone: str) -> list[str]:
     """The visemes of one phone; a diphthong has two, an affricate only its release."""
+    phone = phone.replace("s.", "ʂ").replace("z.", "ʐ")  # eSpeak's way to write retroflexes
     found = [LETTERS[c] for c in phone if c in LETTERS]
+    if len(found) > 1 and found[-1] == "glottal":  # aspiration is the stop's release
+        found = found[:-1]
     if len(found) > 1 and found[0] == "alveolar" and found[1] in ("sibilant", "postalveolar"):
         found = found[1:]
     return found[:2]
@@ -166,6 +172,8 @@ def closures(speech: Speech, t: np.ndarray) -> np.ndarray:
     shut = np.zeros_like(t)
     for start, end, phone in speech.phones:
         if "bilabial" in visemes_of(phone):
+            if "h" in phone:  # the lips are open while an aspirated stop breathes
+                end = (start + end) / 2
             middle, half = (start + end) / 2, max(end - start, CLOSED) / 2
             shut = np.maximum(shut, plateau(t, middle - half, middle + half, 0.06, 0.06))
     return shut
@@ -211,23 +219,53 @@ def mouth(speech: Speech, t: np.ndarray, style: dict, rng: np.random.Generator) 
     return tracks
 
 
+def phrase_ends(speech: Speech) -> np.ndarray:
+    """(n,) seconds at which a phrase ends: the last phone before a silence."""
+    ends = np.array([end for _, end, _ in speech.phones])
+    starts = np.array([start for start, _, _ in speech.phones][1:] + [np.inf])
+    return ends[starts - ends > PHRASE_GAP]
+
+
 def blinks(
-    seconds: float, rate: float, t: np.ndarray, rng: np.random.Generator
+    seconds: float, style: dict, ends: np.ndarray, t: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lid closure at times t, and the onsets in seconds, of a renewal process.
 
-    Waiting times are the refractory time plus a gamma variate (shape 2); their mean is 1 / rate.
+    Waiting times are the refractory time plus a gamma variate (shape 2) of a clock that runs
+    faster just after the phrase ends `ends`. style: rate (blinks a second in the mean), double and
+    half, the shares of blinks that come twice and of those that do not close.
     """
-    free = 1 / rate - BLINK_REFRACTORY
-    onsets, now = [], rng.uniform(0.2, 1 / rate)
+    grid = np.arange(0, seconds + 60, 0.02)
+    after = grid - np.r_[-np.inf, ends][np.searchsorted(ends, grid, "right")]
+    speed = 1 + PHRASE_PULL * ((after >= 0) & (after < 0.4))
+    clock = np.cumsum(speed / speed.mean()) * 0.02
+    free = (1 + style["double"]) / style["rate"] - BLINK_REFRACTORY - style["double"] * DOUBLE
+    onsets, depths, now = [], [], rng.uniform(0.2, 1 / style["rate"])
     while now < seconds - 0.4:
+        twice, half = rng.random() < style["double"], rng.random() < style["half"]
         onsets.append(now)
-        now += BLINK_REFRACTORY + rng.gamma(2, free / 2)
+        depths.append(rng.uniform(0.4, 0.65) if half else 1.0)
+        if twice and (again := now + DOUBLE * rng.uniform(0.95, 1.15)) < seconds - 0.4:
+            onsets.append(again)
+            depths.append(1.0)
+        ready = np.interp(onsets[-1] + BLINK_REFRACTORY, grid, clock)
+        now = np.interp(ready + rng.gamma(2, free / 2), clock, grid)
     lid = np.zeros_like(t)
-    for onset in onsets:
+    for onset, depth in zip(onsets, depths, strict=True):
         shut = onset + LID_CLOSING
-        lid = np.maximum(lid, plateau(t, shut, shut + CLOSED, LID_CLOSING, LID_OPENING))
+        near = slice(*np.searchsorted(t, (onset - 0.1, onset + 0.6)))
+        closure = plateau(t[near], shut, shut + CLOSED, LID_CLOSING, LID_OPENING)
+        lid[near] = np.maximum(lid[near], depth * closure)
     return lid, np.array(onsets)
+
+
+def breath(ends: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """(n,) metres by which the chest has risen: breathed in after each phrase, let out slowly."""
+    rise = np.zeros_like(t)
+    for end in ends:
+        since = t - end
+        rise = np.maximum(rise, np.where(since < 0, 0, np.exp(-since / 2.5)))
+    return BREATH * gaussian_filter1d(rise, 0.15 / DT)
 
 
 def spring(targets: np.ndarray, omega: float) -> np.ndarray:
@@ -340,7 +378,8 @@ def perform(
     both("mouthSmile", style["smile"] * (0.4 + 0.6 * smile) * (1 - 0.5 * open_mouth))
     both("cheekSquint", 0.5 * style["smile"] * smile)
 
-    lid, onsets = blinks(seconds, style["blinks"], t, rng("blinks"))
+    ends = phrase_ends(speech)
+    lid, onsets = blinks(seconds, style["blinks"], ends, t, rng("blinks"))
     beat = stress(speech, t)
     motion = head_motion(t, beat, style["head"], rng("head"))
     both("browOuterUp", style["brows"] * 0.5 * beat)
@@ -361,6 +400,7 @@ def perform(
     # The torso leans after the head: a delayed, weak copy, so that it is no free variable.
     follow = gaussian_filter1d(motion, 0.35 / DT, axis=0, mode="nearest")
     torso = follow * np.array([0.05, 0.14, 0.10, 0.35, 0.2, 0.35])
+    torso[:, 4] -= breath(ends, t)
 
     blink = expose(lid)
     actions = np.clip(np.stack([expose(tracks[a]) for a in names], axis=1), 0, 1)
