@@ -267,6 +267,28 @@ class RadianceField(nn.Module):
         return image, rgb
 
 
+class PoseCorrections(nn.Module):
+    """Small learned corrections of the T tracked poses that a field is trained on.
+
+    Knots every `every` frames, linear in between: a frame alone is seen a few times only. Their
+    mean is held at nought, or the field and the poses could drift together.
+    """
+
+    UNIT = 0.02  # radians and metres of one unit of a knot
+
+    def __init__(self, field: RadianceField, T: int, every: int = 8):
+        super().__init__()
+        self.field, self.every = field, every
+        self.knots = nn.Parameter(torch.zeros(T // every + 2, 6))
+
+    def forward(self, i: Tensor) -> Tensor:
+        """Frames (B,) -> what is added to their h, (B, 6)."""
+        knots = self.UNIT * (self.knots - self.knots.mean(0))
+        k = i // self.every
+        share = (i % self.every / self.every)[:, None].to(knots)
+        return torch.lerp(knots[k], knots[k + 1], share)
+
+
 def region_weights(points: Tensor, size: int, extra: float = 4.0) -> Tensor:
     """Where a pixel counts more: eyes and mouth are few pixels and most of what one looks at.
 

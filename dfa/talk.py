@@ -20,7 +20,7 @@ from .audio import mfcc
 from .disentangle import Disentangler, swap_loss
 from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
 from .media import atomic, frame_count
-from .nerf import RadianceField, conditions, photo_loss, region_weights, render
+from .nerf import PoseCorrections, RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
 from .sync import SyncExpert, SyncModel, augment, contrastive_loss, expert_loss
@@ -260,23 +260,32 @@ def train_field(
     path: Path,
     seed: int,
     device: str = "auto",
+    corrected: bool = False,
 ) -> tuple[RadianceField, list[dict]]:
-    """F_θ on one subject's frames (T, S, S, 3) uint8, tracked points (T, 68, 2) and conditions."""
+    """F_θ on one subject's frames (T, S, S, 3) uint8, tracked points (T, 68, 2) and conditions.
+
+    corrected: learn small corrections of the tracked poses along with the field.
+    """
     torch.manual_seed(seed)
     where = pick_device(device)
     field = RadianceField(cond[:, :6]).to(where)
+    corrections = PoseCorrections(field, len(cond)).to(where) if corrected else None
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
     landmarks = torch.from_numpy(points).float()
 
     def loss(g: torch.Generator):
         i = torch.randint(len(cond), (4,), generator=g)
+        told = cond[i].to(where)
+        if corrections is not None:
+            told = torch.cat([told[:, :6] + corrections(i.to(where)), told[:, 6:]], 1)
         weight = region_weights(landmarks[i], frames.shape[1])
-        return photo_loss(
-            field, cond[i].to(where), pictures[i].float().div(255).to(where), weight.to(where), g
-        )
+        return photo_loss(field, told, pictures[i].float().div(255).to(where), weight.to(where), g)
 
+    groups = field.parameter_groups()
+    if corrections is not None:
+        groups.append({"params": [corrections.knots], "lr": 1e-3})
     history = train(
-        field, loss, path=path, steps=steps, lr=field.parameter_groups(), seed=seed, clip=None,
+        corrections or field, loss, path=path, steps=steps, lr=groups, seed=seed, clip=None,
         inputs=digest(frames, points, cond), label="radiance field",
     )  # fmt: skip
     return field, history

@@ -51,6 +51,7 @@ class Attributes:
     ear: np.ndarray  # (T,) eye-aspect ratio, mean of both eyes
     lost: np.ndarray  # (T,) bool, frames without a face, filled by interpolation
     crop: np.ndarray  # (3,) x0, y0, side of the square image in the video's pixels
+    h_raw: np.ndarray  # (T, 6) pose from mediapipe's own 3-D points, to compare h with
 
     def __len__(self) -> int:
         return len(self.h)
@@ -308,8 +309,12 @@ class Fit:
                 g[:, 6:] += F_exp[part]
                 d = -np.linalg.solve(Jt @ J + np.diag(prior), g[..., None])[..., 0]
                 R[part], t[part], F_exp[part] = self.step(R[part], t[part], F_exp[part], d)
-        angles = matrix_to_euler(torch.from_numpy(R)).numpy()
-        return np.concatenate([angles, t], 1), F_exp
+        return _pose(R, t), F_exp
+
+
+def _pose(R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """(T, 3, 3), (T, 3) -> h (T, 6)."""
+    return np.concatenate([matrix_to_euler(torch.from_numpy(R)).numpy(), t], 1)
 
 
 def track(path: str | Path, *, seconds: float | None = None, progress: bool = True) -> Attributes:
@@ -330,8 +335,8 @@ def track(path: str | Path, *, seconds: float | None = None, progress: bool = Tr
     some = np.unique(np.linspace(0, len(found) - 1, IDENTITY_FRAMES).round().astype(int))
     F_id = fit.identity(found[some])
     h, F_exp = fit.frames(found, F_id)
-    points = found[:, MP_68, :2]
-    h, F_exp, points = (_filled(a, lost) for a in (h, F_exp, points))
+    points, h_raw = found[:, MP_68, :2], _pose(*fit.start(found))
+    h, F_exp, points, h_raw = (_filled(a, lost) for a in (h, F_exp, points, h_raw))
     h = gaussian_filter1d(h, POSE_SMOOTHING, axis=0, mode="nearest")
     return Attributes(
         h=h.astype(np.float32),
@@ -342,6 +347,7 @@ def track(path: str | Path, *, seconds: float | None = None, progress: bool = Tr
         ear=eye_aspect_ratio(points).astype(np.float32),
         lost=lost,
         crop=crop,
+        h_raw=h_raw.astype(np.float32),
     )
 
 

@@ -98,7 +98,7 @@ def test_expressions_move_eyes_and_mouth_apart(model):
         target = np.eye(3)[i] * change
         F = np.linalg.pinv(A) @ target
         assert np.allclose(gaps(F) - rest, target, atol=1e-5)
-        assert np.linalg.norm(F) < 4
+        assert np.linalg.norm(F) < 5
 
 
 def test_rotations_are_scipys():

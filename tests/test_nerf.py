@@ -123,3 +123,12 @@ def test_region_weights_favour_eyes_and_mouth():
     assert abs(float(w.mean()) - 1) < 1e-5
     assert w[0, 0, 45, 45] > 3 * w[0, 0, 5, 5]
     assert w[0, 0, 32, 22] > 3 * w[0, 0, 5, 5]
+
+
+def test_pose_corrections_are_linear_between_knots_and_have_no_mean():
+    corrections = nerf.PoseCorrections(nerf.RadianceField(), T=33, every=8)
+    assert corrections(torch.arange(33)).abs().max() == 0  # nothing is known at first
+    with torch.no_grad():
+        corrections.knots[:] = torch.arange(6.0)[:, None]  # knots 0..5 at frames 0, 8, .., 40
+    moved = corrections(torch.tensor([0, 4, 8, 32]))[:, 0] / corrections.UNIT
+    torch.testing.assert_close(moved, torch.tensor([-2.5, -2.0, -1.5, 1.5]))

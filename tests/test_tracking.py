@@ -116,7 +116,10 @@ def test_eye_aspect_ratio_by_hand():
 
 
 def test_attributes_survive_a_file(tmp_path):
-    values = {name: np.arange(4.0) for name in ("h", "F_exp", "F_id", "landmarks", "points", "ear")}
+    values = {
+        name: np.arange(4.0)
+        for name in ("h", "h_raw", "F_exp", "F_id", "landmarks", "points", "ear")
+    }
     a = tracking.Attributes(**values, lost=np.array([False, True]), crop=np.array([1, 2, 3]))
     a.save(tmp_path / "a.npz")
     b = tracking.Attributes.load(tmp_path / "a.npz")
