@@ -154,6 +154,7 @@ class RadianceField(nn.Module):
     def embed(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, DIM_C) -> standardised poses (B, 12), code of f_c (B, 16 + 8), weights (B, J)."""
         poses = ((cond[:, :12].unflatten(1, (2, 6)) - self.h_mean) / self.h_std).flatten(1)
+        poses = poses.clamp(-4, 4)  # further off nothing was learnt, and colours would drift
         f_e, f_a = cond[:, 12 : 12 + DIM_E], cond[:, 12 + DIM_E :]
         f_c = torch.cat([self.lips(f_a), f_e], 1)
         return poses, f_c, self.code(f_c)

@@ -132,3 +132,11 @@ def test_pose_corrections_are_linear_between_knots_and_have_no_mean():
         corrections.knots[:] = torch.arange(6.0)[:, None]  # knots 0..5 at frames 0, 8, .., 40
     moved = corrections(torch.tensor([0, 4, 8, 32]))[:, 0] / corrections.UNIT
     torch.testing.assert_close(moved, torch.tensor([-2.5, -2.0, -1.5, 1.5]))
+
+
+def test_poses_that_were_never_seen_do_not_drive_the_networks():
+    field = nerf.RadianceField(0.1 * torch.randn(50, 6, generator=torch.manual_seed(0)))
+    far = torch.zeros(2, nerf.DIM_C)
+    far[:, :12] = field.h_mean.repeat(2) + torch.tensor([[4.0], [400.0]]) * field.h_std.repeat(2)
+    poses, _, _ = field.embed(far)
+    torch.testing.assert_close(poses[0], poses[1])

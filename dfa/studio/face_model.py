@@ -30,6 +30,7 @@ from .render import Film
 K_ID, K_EXP = 30, 40
 PEOPLE, MIXTURES = 400, 4000
 SHAPE = ("cheek", "chin", "ear-", "eyebrows", "-eye-", "forehead", "head-", "mouth", "nose")
+SETTLE = 4  # times that mediapipe looks at a picture: it starts from where it saw the last one
 LIDS = ("eyeBlink", "eyeSquint", "eyeWide")
 LIPS = ("mouthRoll", "mouthPress", "mouthClose", "mouthPucker", "mouthFunnel", "mouthShrug")
 
@@ -152,7 +153,7 @@ class Sightings:
 
 def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2, each=30):
     """Sightings of 12 x `people` people in `each` expressions and poses; `used`: vertices (V,)."""
-    detect = Detector(static=True)
+    detect = Detector()  # as `track` uses it: near the last place, and on from there
     # The studio's mesh has the same vertices at the same places, and helpers besides.
     ours, studios = (m.template_vertices.numpy() for m in (anatomy.anny, _model()[0]))
     away, same = cKDTree(studios).query(ours)
@@ -166,7 +167,10 @@ def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2
             place = rng.normal(0, 0.02, 3) * [1, 1, 4]
             h, torso = about(NECK, np.array([[*angles, *place], [0, 0, 0, *place]]), REST)
             gaze, blink = np.clip(angles[[1, 0]] * [1, -1], -0.25, 0.25), actions[lids].mean()
-            if found := detect(film.frame(actions, h, torso, gaze, blink)):
+            image = film.frame(actions, h, torso, gaze, blink)
+            for _ in range(SETTLE):
+                found = detect(image)
+            if found:
                 v = actor.neutral + np.tensordot(actions, actor.deltas, 1)
                 X = pose(*map(torch.from_numpy, (h, v[same[used]]))).numpy()
                 seen.append(found[0][:468, :2])
