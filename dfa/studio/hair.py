@@ -12,6 +12,7 @@ from scipy.sparse import identity
 from scipy.spatial import cKDTree
 
 from dfa.studio.actors import Actor, Surface, clip
+from dfa.studio.shaders import unit
 
 AXIS_Z = 0.085  # of the head's vertical axis, behind the eyes (template)
 # The hairline: height above the eyes (metres) by angle; the ear's arch lies at 70 to 110 degrees.
@@ -42,10 +43,6 @@ class Tuft:
     albedo: np.ndarray
     open: np.ndarray
     follow: np.ndarray
-
-
-def unit(v: np.ndarray) -> np.ndarray:
-    return v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-12)
 
 
 def ramp(a: float, b: float, x: np.ndarray) -> np.ndarray:
