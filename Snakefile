@@ -48,6 +48,7 @@ os.environ.update(
     OMP_WAIT_POLICY="passive",  # spinning threads slow two jobs on the same cores tenfold
     GOMP_SPINCOUNT="0",
     PYTHONHASHSEED="0",
+    DFA_WORKFLOW="1",  # nobody is there to move a slider
     CUBLAS_WORKSPACE_CONFIG=":4096:8",  # repeatable sums on a GPU
     GLOG_minloglevel="2",  # mediapipe says much that is no one's business
     TF_CPP_MIN_LOG_LEVEL="3",

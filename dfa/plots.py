@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,3 +71,21 @@ def learning_curve(
         ax.set(xlabel="step", ylabel=key, yscale="log" if log and key == "loss" else "linear")
     fig.tight_layout()
     return fig
+
+
+def interact(**controls: object) -> Callable:
+    """ipywidgets' `interact`; where the workflow runs the notebook, one call with the defaults.
+
+    Nobody moves a slider there, a reader of the copy sees a picture, and a widget that captures
+    output can hang the client that runs the cells (jupyter/nbclient, issue 312).
+    """
+    if "DFA_WORKFLOW" in os.environ:
+
+        def once(function: Callable) -> Callable:
+            function()
+            return function
+
+        return once
+    import ipywidgets
+
+    return ipywidgets.interact(**controls)

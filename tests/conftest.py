@@ -7,6 +7,7 @@ from pathlib import Path
 # Before anything imports torch: tests run beside each other's subprocesses on few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ["DFA_WORKFLOW"] = "1"  # notebooks run as the workflow runs them
 
 import pytest
 
