@@ -38,10 +38,15 @@ def training_part(T: int) -> int:
     return T * 10 // 11
 
 
+def tracker_sources() -> list[np.ndarray]:
+    """The code that tracks, as bytes: other code, and a video is tracked again."""
+    modules = (face, tracking)
+    return [np.frombuffer(Path(m.__file__).read_bytes(), np.uint8) for m in modules]
+
+
 def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attributes:
     """Attributes of a video, from `path` if this code tracked this very video before."""
-    sources = [Path(module.__file__).read_bytes() for module in (face, tracking)]
-    key = digest(sha256(video), seconds, *(np.frombuffer(s, np.uint8) for s in sources))
+    key = digest(sha256(video), seconds, *tracker_sources())
     marker = path.with_suffix(".key")
     if not (path.exists() and marker.exists() and marker.read_text() == key):
         path.parent.mkdir(parents=True, exist_ok=True)

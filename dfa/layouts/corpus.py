@@ -17,11 +17,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from .. import face, tracking
+from .. import tracking
 from ..media import FPS, InputError, atomic, check_output
+from ..talk import tracker_sources
 from ..tracking import Attributes
 from ..training import digest
 from .clips import Clip, find_clips, transcript
@@ -121,9 +121,7 @@ def _read_manifest(out: Path) -> dict[str, dict]:
 
 @cache
 def _tracker() -> str:
-    """What tracked: other code, and the clips are tracked again."""
-    sources = [Path(module.__file__).read_bytes() for module in (face, tracking)]
-    return digest(*(np.frombuffer(s, np.uint8) for s in sources))[:16]
+    return digest(*tracker_sources())[:16]
 
 
 def _stamp(clip: Clip) -> list:

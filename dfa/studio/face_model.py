@@ -158,7 +158,6 @@ def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2
     ours, studios = (m.template_vertices.numpy() for m in (anatomy.anny, _model()[0]))
     away, same = cKDTree(studios).query(ours)
     assert away.max() < 1e-6
-    lids = [i for i, name in enumerate(anatomy.actions) if name.startswith("eyeBlink")]
     seen, projected, metres, turns = [], [], [], []
     for actor in tqdm(cast(rng, people), total=len(CORPUS) * people, desc="people"):
         film = Film(actor)
@@ -166,8 +165,8 @@ def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2
             angles = rng.normal(0, [0.12, 0.2, 0.08])
             place = rng.normal(0, 0.02, 3) * [1, 1, 4]
             h, torso = about(NECK, np.array([[*angles, *place], [0, 0, 0, *place]]), REST)
-            gaze, blink = np.clip(angles[[1, 0]] * [1, -1], -0.25, 0.25), actions[lids].mean()
-            image = film.frame(actions, h, torso, gaze, blink)
+            gaze = np.clip(angles[[1, 0]] * [1, -1], -0.25, 0.25)
+            image = film.frame(actions, h, torso, gaze)
             for _ in range(SETTLE):
                 found = detect(image)
             if found:

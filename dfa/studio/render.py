@@ -26,7 +26,6 @@ from dfa.studio.stage import (
     camera_plotter,
     normals,
     place,
-    triangle_normals,
     update,
     visibility,
 )
@@ -79,20 +78,16 @@ class Film:
         neutral = skin.weights @ actor.neutral
         n = normals(neutral, skin.quads)
         level = below_neckline(skin.rest, look["shirt"]["depth"])
-        self._shirt(look["shirt"], skin, level)
+        hem = self._shirt(look["shirt"], skin, level)
         cloth = self.cloth_weights @ actor.neutral
-        cloth_n = triangle_normals(cloth, self.cloth_triangles)
+        cloth_n = normals(cloth, self.cloth_triangles)
         both = self._bake(np.concatenate([neutral, cloth]), np.concatenate([n, cloth_n]))
         here, there = slice(len(neutral)), slice(len(neutral), None)
         self.light = Light(both.sky[here], both.key[here])
         self.cloth_light = Light(both.sky[there], both.key[there])
-        self._hair(neutral, n)  # shades the skin and the shirt as well
+        self._hair(neutral, n, cloth, cloth_n)  # shades the skin and the shirt as well
         self._skin(skin, level, look)
-        rest = self.cloth_weights @ actor.template.rest
-        below = below_neckline(rest, look["shirt"]["depth"])
-        # The line nears it again on top of the shoulders, where no hem is wanted.
-        below += np.clip(np.hypot(rest[:, 0], rest[:, 2] - 0.10) - 0.115, 0, None)
-        baked = np.stack([self.cloth_light.sky, self.cloth_light.key, below], 1)
+        baked = np.stack([self.cloth_light.sky, self.cloth_light.key, hem], 1)
         self.cloth_mesh.fill("baked", baked)
         self._mouth(parts)
         self._eyes()
@@ -142,8 +137,11 @@ class Film:
         baked = np.stack([self.light.sky[used], self.light.key[used], roots], 1)
         self.skin_mesh.fill("baked", baked)
 
-    def _shirt(self, look: dict, skin: Surface, level: np.ndarray) -> None:
-        """The shirt lies on the body, a few millimetres out, cut off at the neckline."""
+    def _shirt(self, look: dict, skin: Surface, level: np.ndarray) -> np.ndarray:
+        """The shirt lies on the body, a few millimetres out, cut off at the neckline.
+
+        Returns (n,) how far in metres each of its points is from where the hem runs.
+        """
         self.cloth_weights, self.cloth_triangles = clip(skin, level)
         rest = self.cloth_weights @ self.actor.template.rest
         uv = np.stack([rest[:, 0], -rest[:, 1] + 0.3 * rest[:, 2]], 1) / 0.5 + 0.5
@@ -163,6 +161,8 @@ class Film:
             {"HEM": HEM},
         )
         self.cloth_facing = Facing(self.cloth_triangles, len(rest))
+        # The line nears it again on top of the shoulders, where no hem is wanted.
+        return below + np.clip(np.hypot(rest[:, 0], rest[:, 2] - 0.10) - 0.115, 0, None)
 
     def _bake(self, points: np.ndarray, n: np.ndarray) -> Light:
         """Occlusion by head and body themselves, from 64 directions of sky and 16 near the key."""
@@ -340,8 +340,11 @@ class Film:
                 rows.append(self.skin.weights[found].sum(0) / max(len(found), 1))
         return sparse.csr_matrix(np.concatenate(rows))
 
-    def _hair(self, neutral: np.ndarray, n: np.ndarray) -> None:
-        """Hair's colours stay as lit in the neutral pose; it shades itself, the skin, the shirt."""
+    def _hair(self, neutral, n, cloth, cloth_n) -> None:
+        """Hair's colours stay as lit in the neutral pose; it shades itself, the skin, the shirt.
+
+        neutral, cloth: the skin's and the shirt's points (n, 3); n, cloth_n: their normals.
+        """
         self.hair = []
         ears = look_up("ears", self.skin.uv)
         tufts = hair.grow(self.actor, self.skin, neutral, n, ears)
@@ -352,8 +355,6 @@ class Film:
         triangles = np.concatenate(
             [t.triangles + i for t, i in zip(tufts, counts[:-1], strict=True)]
         )
-        cloth = self.cloth_weights @ self.actor.neutral
-        cloth_n = triangle_normals(cloth, self.cloth_triangles)
         everything = np.concatenate([neutral, cloth, points])
         facing = np.concatenate([n, cloth_n, np.concatenate([t.normals for t in tufts])])
         sky, key = self._past_hair(everything, facing, points, triangles)
@@ -386,9 +387,7 @@ class Film:
         share = (seen[:, :28] * facing).sum(1) / facing.sum(1)
         return 0.3 + 0.7 * share, 0.35 + 0.65 * seen[:, 28:].mean(1)
 
-    def frame(
-        self, actions: np.ndarray, h: np.ndarray, torso: np.ndarray, gaze, blink
-    ) -> np.ndarray:
+    def frame(self, actions: np.ndarray, h: np.ndarray, torso: np.ndarray, gaze) -> np.ndarray:
         """(256, 256, 3) uint8 RGB of one moment of a Performance."""
         actor = self.actor
         actions = np.asarray(actions, np.float32)
@@ -448,7 +447,7 @@ class Film:
 
     def shoot(self, take: Performance, t: int) -> np.ndarray:
         """Frame t of a take."""
-        return self.frame(take.actions[t], take.h[t], take.torso[t], take.gaze[t], take.blink[t])
+        return self.frame(take.actions[t], take.h[t], take.torso[t], take.gaze[t])
 
     def close(self) -> None:
         self.plotter.close()

