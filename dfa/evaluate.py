@@ -57,6 +57,60 @@ def lmd(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=-1).mean(-1) * 256
 
 
+def mouth_opening(points: np.ndarray) -> np.ndarray:
+    """Inner-lip opening of each frame as a share of the clip's median inter-ocular distance.
+
+    (T, 68, 2) or (T, 68, 3) points; the mean distance of the three pairs of inner lip points that
+    face each other, between eye centres counted as 1. Returns (T,), nan where untracked.
+    """
+    points = np.asarray(points, float)
+    opening = np.linalg.norm(points[:, 61:64] - points[:, [67, 66, 65]], axis=-1).mean(1)
+    eyes = np.linalg.norm(points[:, 36:42].mean(1) - points[:, 42:48].mean(1), axis=-1)
+    eyes = eyes[np.isfinite(eyes)]
+    # the clip's size, not the frame's: an opening must not pulse with the eyes' noise
+    return opening / (np.median(eyes) if len(eyes) else np.nan)
+
+
+def lip_motion(
+    points: np.ndarray, reference: np.ndarray, quiet: np.ndarray, vowel: np.ndarray
+) -> dict[str, float]:
+    """Do the lips of a made video open as those of the real one, and keep still where these do?
+
+    Args:
+        points, reference: (T, 68, 2) of the made and the real video, unit coordinates, one tracker.
+        quiet, vowel: (T,) bool, frames of silence and of held vowels.
+
+    Returns `opening_corr` (Pearson) and `opening_slope` (least squares, made on real) of the
+    `mouth_opening`; `silent_opening`, its mean over quiet; `jitter_silence` and `jitter_vowel`:
+    root mean square, per coordinate in pixels of a 256-pixel frame, of the second difference in
+    time of the 20 mouth points less their centroid, over frames that lie in the mask with both
+    neighbours. The same three of the real video end in `_real`. nan where nothing can be measured.
+    """
+    made, real = mouth_opening(points), mouth_opening(reference)
+    both = np.isfinite(made) & np.isfinite(real)
+    (variance, covariance), (_, made_variance) = (
+        np.cov(real[both], made[both]) if both.sum() > 1 else np.full((2, 2), np.nan)
+    )
+    spread, moves = np.sqrt(variance * made_variance), 1e-12  # below it, rounding
+    values = dict(
+        opening_corr=covariance / spread if spread > moves else np.nan,
+        opening_slope=covariance / variance if variance > moves else np.nan,
+    )
+    for p, opening, suffix in ((points, made, ""), (reference, real, "_real")):
+        values["silent_opening" + suffix] = _finite_mean(opening[quiet])
+        lips = (p[:, 48:68] - p[:, 48:68].mean(1, keepdims=True)) * 256
+        jerk = (np.diff(lips, 2, axis=0) ** 2).mean((1, 2))  # (T - 2,)
+        for name, mask in (("silence", quiet), ("vowel", vowel)):
+            inside = mask[:-2] & mask[1:-1] & mask[2:]
+            values[f"jitter_{name}{suffix}"] = np.sqrt(_finite_mean(jerk[inside]))
+    return {name: float(value) for name, value in values.items()}
+
+
+def _finite_mean(x: np.ndarray) -> float:
+    x = x[np.isfinite(x)]
+    return float(x.mean()) if len(x) else float("nan")
+
+
 def blink_threshold(ear: np.ndarray) -> float:
     """The eye-aspect ratio below which this subject's eyes count as shut: half way between open
     (median) and shut (lowest percent), and at most 3/4 of open for someone who never blinks."""

@@ -39,6 +39,74 @@ def test_lmd_ignores_where_the_head_is_and_counts_pixels_of_256():
     assert np.isnan(evaluate.lmd(opened, points)[2])
 
 
+def speaking(opening: np.ndarray) -> np.ndarray:
+    """(T, 68, 2): a face whose eyes are 0.2 apart and whose inner lips open by so much of that."""
+    points = np.random.default_rng(0).random((1, 68, 2)).repeat(len(opening), 0)
+    points[:, 36:42], points[:, 42:48] = [0.4, 0.4], [0.6, 0.4]
+    for k, (above, below) in enumerate(((61, 67), (62, 66), (63, 65))):
+        points[:, above] = points[:, below] = [0.45 + 0.05 * k, 0.6]
+        points[:, below, 1] += 0.2 * opening
+    return points
+
+
+def test_mouth_opening_is_a_share_of_the_eyes_distance():
+    opening = 0.2 + 0.1 * np.sin(np.arange(60) / 4)
+    points = speaking(opening)
+    np.testing.assert_allclose(evaluate.mouth_opening(points), opening)
+    deep = np.concatenate([points, np.full((60, 68, 1), 3.0)], -1)
+    np.testing.assert_allclose(evaluate.mouth_opening(7 * deep + 1), opening)
+    points[5] = np.nan
+    assert np.flatnonzero(np.isnan(evaluate.mouth_opening(points))).tolist() == [5]
+    assert np.isnan(evaluate.mouth_opening(np.full((4, 68, 2), np.nan))).all()
+
+
+def test_lip_motion_compares_openings():
+    real = 0.2 + 0.1 * np.sin(np.arange(100) / 4)
+    quiet = np.arange(100) < 20
+    made = speaking(0.05 + 0.6 * real)
+    made[3] = np.nan  # an untracked frame counts nowhere
+    found = evaluate.lip_motion(made, speaking(real), quiet, ~quiet)
+    assert found["opening_corr"] == pytest.approx(1)
+    assert found["opening_slope"] == pytest.approx(0.6)
+    assert found["silent_opening_real"] == pytest.approx(real[:20].mean())
+    expected = np.delete(0.05 + 0.6 * real[:20], 3).mean()
+    assert found["silent_opening"] == pytest.approx(expected)
+
+
+def test_jitter_is_the_noise_of_the_mouth_and_not_the_heads_way():
+    rng, T, sigma = np.random.default_rng(0), 4000, 0.5
+    still = speaking(np.full(T, 0.1))
+    quiet, vowel = np.arange(T) < T // 2, np.arange(T) >= T // 2
+    made = still + rng.normal(0, 0.01, (T, 1, 2))  # the whole head shakes
+    made[quiet] += rng.normal(0, sigma / 256, (T // 2, 68, 2))
+    found = evaluate.lip_motion(made, still, quiet, vowel)
+    # white noise: variance 1 + 4 + 1, of which the centroid of 20 takes a twentieth
+    assert found["jitter_silence"] == pytest.approx(sigma * np.sqrt(6 * 19 / 20), rel=0.02)
+    for name in ("jitter_vowel", "jitter_silence_real", "jitter_vowel_real"):
+        assert found[name] == pytest.approx(0, abs=1e-9)
+    # a sinusoid of the lip: 2 (1 - cos w) of its amplitude
+    w, T = 0.9, 1000
+    lips = speaking(0.3 + 0.1 * np.sin(w * np.arange(T)))
+    rms = 256 * 0.2 * 0.1 * 2 * (1 - np.cos(w)) / np.sqrt(2)
+    rms *= np.sqrt((3 / 20 - (3 / 20) ** 2) / 2)  # three of twenty points, one of two coordinates
+    everywhere = np.ones(T, bool)
+    found = evaluate.lip_motion(lips, lips, everywhere, ~everywhere)
+    assert found["jitter_silence"] == pytest.approx(rms, rel=0.01)
+    assert np.isnan(found["jitter_vowel"]) and np.isnan(found["jitter_vowel_real"])
+
+
+def test_lip_motion_is_nan_where_there_is_nothing():
+    mouth = speaking(np.full(10, 0.1))
+    alternate = np.arange(10) % 2 == 0  # no three frames in a row
+    found = evaluate.lip_motion(np.full_like(mouth, np.nan), mouth, alternate, np.zeros(10, bool))
+    assert found.pop("silent_opening_real") == pytest.approx(0.1)
+    assert len(found) == 7 and np.isnan(list(found.values())).all()
+    opens = speaking(np.linspace(0, 0.2, 10))
+    frozen = evaluate.lip_motion(mouth, opens, alternate, alternate)
+    assert np.isnan(frozen["opening_corr"])
+    assert frozen["opening_slope"] == pytest.approx(0, abs=1e-9)
+
+
 def test_blinks_are_counted_once():
     ear = np.full(250, 0.3)
     for onset in (20, 90, 200):
