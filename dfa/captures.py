@@ -33,7 +33,9 @@ def truth(name: str) -> dict[str, np.ndarray]:
     h (T, 6) head pose (X_cam = R X + t, origin between the eyeballs); actions (T, 52) facial
     actions in [0, 1] and action_names (52,); blink (T,) lid closure; blink_onsets (n,) in frames;
     gaze (T, 2) of the eyes in the head, radians to the image's right and down; phonemes (n, 2)
-    start and end in seconds and phoneme_names (n,) in IPA.
+    start and end in seconds and phoneme_names (n,) in IPA; sentences (n, 2) start and end in
+    seconds of those spoken whole, and their transcripts (n,) in a to z, space and apostrophe
+    (Mandarin in pinyin).
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)

@@ -1,5 +1,6 @@
 """Makes the sample captures: synthetic actors who speak, move, blink, and are filmed."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def unseen(name: str) -> np.ndarray:
 
 def truth(take, frames: int) -> dict[str, np.ndarray]:
     """What `dfa.captures.truth` returns, over the first `frames` frames."""
-    from dfa.studio import actors
+    from dfa.studio import actors, speech
 
     phones = [p for p in take.speech.phones if p[0] < frames / FPS]
+    sentences = [s for s in take.speech.sentences if s[1] <= frames / FPS]
     return {
         "h": take.h[:frames].astype(np.float32),
         "actions": take.actions[:frames].astype(np.float16),
@@ -66,6 +68,8 @@ def truth(take, frames: int) -> dict[str, np.ndarray]:
         "gaze": take.gaze[:frames].astype(np.float32),
         "phonemes": np.array([p[:2] for p in phones], np.float32).reshape(-1, 2),
         "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
+        "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
+        "transcripts": np.array([speech.letters(s[2]) for s in sentences], dtype=str),
     }
 
 
@@ -91,6 +95,7 @@ def make(
     try:
         import anny  # noqa: F401
         import espeakng_loader  # noqa: F401
+        import pypinyin  # noqa: F401
         import pyvista  # noqa: F401
     except ImportError as error:
         raise InputError(
@@ -100,6 +105,12 @@ def make(
 
     from dfa.studio import actors, render
 
+    needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
+    if needy and not shutil.which("flite"):
+        raise InputError(
+            f"{', '.join(needy)}: the voice needs flite, which is not installed "
+            "(Debian: apt install flite)"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for name in names:

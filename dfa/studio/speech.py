@@ -1,15 +1,22 @@
-"""Speech with known phoneme times, by eSpeak NG through ctypes (extra "studio")."""
+"""Speech with known phoneme times, by eSpeak NG through ctypes (extra "studio") or by flite.
+
+eSpeak NG builds its sounds from formants; flite's voices are built from recorded people, so that
+whatever listens to the actors hears both kinds.
+"""
 
 import ctypes
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from dfa.media import SAMPLE_RATE
@@ -19,6 +26,20 @@ RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 LIST_TERMINATED, PHONEME = 0, 7  # espeak_EVENT_TYPE
 SYNCHRONOUS, PHONEME_EVENTS, PHONEME_IPA = 2, 0x0001, 0x0002
 CHARS_UTF8 = 1
+
+# flite's phones in IPA, diphthongs and affricates as eSpeak NG writes them; a pause has no name.
+FLITE_IPA = {"pau": ""} | dict(
+    pair.split("=")
+    for pair in (
+        "aa=ɑː ae=æ ah=ʌ ao=ɔː aw=aʊ ax=ə ay=aɪ eh=ɛ er=ɜː ey=eɪ ih=ɪ iy=iː ow=oʊ oy=ɔɪ uh=ʊ uw=uː "
+        "b=b ch=tʃ d=d dh=ð f=f g=ɡ hh=h jh=dʒ k=k l=l m=m n=n ng=ŋ p=p r=ɹ s=s sh=ʃ t=t th=θ v=v "
+        "w=w y=j z=z zh=ʒ"
+    ).split()
+)
+FLITE_VOWEL = re.compile("[aeiou]")  # its vowels, and no other phones, begin with these
+MARGIN = 0.02  # s of a flite sentence that are kept around its first and last phone
+ALPHABET = set("abcdefghijklmnopqrstuvwxyz '")
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
 
 class _Id(ctypes.Union):
@@ -45,10 +66,12 @@ _Callback = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Speech:
-    """audio: (n,) float32 at 16 kHz; phones: (start, end, IPA) in seconds, in order of time."""
+    """audio: (n,) float32 at 16 kHz; phones: (start, end, IPA) in seconds, in order of time;
+    sentences: (start, end, text) of those that are spoken to their end."""
 
     audio: np.ndarray
     phones: list[tuple[float, float, str]]
+    sentences: tuple[tuple[float, float, str], ...] = ()
 
 
 class _Espeak:
@@ -94,17 +117,58 @@ class _Espeak:
         wave = np.concatenate(self.blocks).astype(np.float64) / 32768
         ends = [t for t, _ in self.events[1:]] + [len(wave) / self.rate]
         phones = [(t, e, s) for (t, s), e in zip(self.events, ends, strict=True) if e > t]
-        common = np.gcd(SAMPLE_RATE, self.rate)
-        audio = resample_poly(wave, SAMPLE_RATE // common, self.rate // common)
-        return Speech(audio.astype(np.float32), phones)
+        return Speech(resample(wave, self.rate), phones)
+
+
+def resample(wave: np.ndarray, rate: int) -> np.ndarray:
+    """(n,) float32 at 16 kHz of a wave at `rate`."""
+    common = np.gcd(SAMPLE_RATE, rate)
+    return resample_poly(wave, SAMPLE_RATE // common, rate // common).astype(np.float32)
+
+
+def stressed(phones: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """flite's phones, with an s after each vowel but a schwa that outlasts the vowels beside it.
+
+    flite does not tell the stress; stressed vowels are longer, and one in three is about as many
+    as eSpeak NG marks. A pause parts neighbours.
+    """
+    beats = [i for i, p in enumerate(phones) if p[2] == "pau" or FLITE_VOWEL.match(p[2])]
+    long = [0 if phones[i][2] == "pau" else phones[i][1] - phones[i][0] for i in beats]
+    peaks = {
+        i
+        for i, a, b, c in zip(beats, [0, *long], long, [*long[1:], 0], strict=False)
+        if b > max(a, c) and phones[i][2] != "ax"
+    }
+    return [(a, b, "ˈ" * (i in peaks) + FLITE_IPA[s]) for i, (a, b, s) in enumerate(phones)]
+
+
+def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
+    """A sentence in one of flite's voices, its durations times `stretch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/said.wav"
+        options = ["-voice", flite, "--setf", f"duration_stretch={stretch}", "-psdur"]
+        listed = subprocess.check_output(["flite", *options, "-t", text, "-o", file], text=True)
+        rate, wave = wavfile.read(file)
+    names, ends = zip(*(phone.split(":") for phone in listed.split()), strict=True)
+    ends = [float(end) for end in ends]
+    phones = stressed(list(zip([0.0, *ends], ends, names, strict=False)))
+    spoken = [p for p in phones if not is_pause(p[2])]
+    # The recordings' noise goes on through the silences around the sentence.
+    first = round(max(spoken[0][0] - MARGIN, 0) * SAMPLE_RATE)
+    last = round((spoken[-1][1] + MARGIN) * SAMPLE_RATE)
+    zero = first / SAMPLE_RATE
+    audio = resample(wave / 32768, rate)[first:last]
+    return Speech(audio, [(a - zero, b - zero, s) for a, b, s in spoken])
 
 
 def say_all(sentences: list[str], voice: dict) -> list[Speech]:
-    """Each sentence as eSpeak NG says it, by a process of its own.
+    """Each sentence as flite or eSpeak NG says it; eSpeak by a process of its own.
 
     eSpeak's flutter and noise go on from where the last utterance left them, through
     re-initialisation too, so only a fresh process says the same thing again.
     """
+    if "flite" in voice:
+        return [say_by_flite(sentence, **voice) for sentence in sentences]
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
@@ -146,28 +210,48 @@ def is_pause(phone: str) -> bool:
     return not phone.strip(" _:|;ˈˌ")
 
 
+def letters(text: str) -> str:
+    """A sentence in a to z, space and apostrophe: what a recogniser of characters knows.
+
+    Umlauts become ae, oe, ue, ss; Mandarin becomes pinyin without tones, a space between
+    syllables, v for ü.
+    """
+    if re.search("[\u4e00-\u9fff]", text):
+        from pypinyin import lazy_pinyin
+
+        text = " ".join(lazy_pinyin(text))
+    plain = re.sub(r"[^\w']+", " ", text.lower().translate(UMLAUTS)).strip()
+    if unknown := set(plain) - ALPHABET:
+        raise ValueError(f"no letters for {' '.join(sorted(unknown))} in {text!r}")
+    return plain
+
+
 def speak(
-    sentences: list[str], seconds: float, rng: np.random.Generator, **voice: str | int
+    sentences: list[str], seconds: float, rng: np.random.Generator, **voice: str | float
 ) -> Speech:
     """The sentences with pauses between, cut to `seconds`; the rest of the pauses is silence.
 
-    voice: eSpeak NG's voice name, rate (words a minute), pitch and range (0 to 99).
+    voice: eSpeak NG's voice name, rate (words a minute), pitch and range (0 to 99); or flite's
+    voice name as `flite`, and stretch, a factor on its durations.
     Pauses are 0.3 to 0.9 s, one in six about 1 s, after a lead-in of half a second.
     """
     audio = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     phones: list[tuple[float, float, str]] = []
+    spans: list[tuple[float, float, str]] = []
     clock = 0.5
-    for said in say_all(sentences, voice):
+    for sentence, said in zip(sentences, say_all(sentences, voice), strict=True):
         voiced = np.flatnonzero(np.abs(said.audio) > 1e-3)
         length = (voiced[-1] + 1) / SAMPLE_RATE  # eSpeak appends silence of its own
         start = round(clock * SAMPLE_RATE)
         piece = said.audio[: voiced[-1] + 1][: max(len(audio) - start, 0)]
         audio[start : start + len(piece)] = piece
-        phones += [
+        spoken = [
             (start / SAMPLE_RATE + a, start / SAMPLE_RATE + min(b, length), s)
             for a, b, s in said.phones
             if not is_pause(s) and a < length
         ]
+        phones += spoken
+        spans.append((spoken[0][0], spoken[-1][1], sentence))
         clock = start / SAMPLE_RATE + length
         clock += rng.uniform(0.9, 1.1) if rng.random() < 1 / 6 else rng.uniform(0.3, 0.9)
         if clock > seconds:
@@ -176,7 +260,7 @@ def speak(
     audio *= 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(audio[loud] ** 2))
     audio *= min(1, 0.95 / np.abs(audio).max())
     phones = [(a, min(b, seconds), s) for a, b, s in phones if a < seconds]
-    return Speech(audio, phones)
+    return Speech(audio, phones, tuple(s for s in spans if s[1] <= seconds))
 
 
 if __name__ == "__main__":
