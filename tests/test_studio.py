@@ -1,5 +1,8 @@
 """The studio: speech, motion and film of the synthetic actors behind the sample captures."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -11,11 +14,19 @@ pytest.importorskip("espeakng_loader")
 from dfa.studio import actors, motion, speech  # noqa: E402
 
 NAME = "subject_a"
+LOOKS = actors.parameters()
+FLITE = [name for name in captures.NAMES if "flite" in LOOKS[name]["voice"]]
+needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
+EVERYBODY = [pytest.param(n, marks=needs_flite) if n in FLITE else n for n in captures.NAMES]
+
+
+def phonemes(truth: dict) -> tuple[np.ndarray, np.ndarray]:
+    return truth["phonemes"], truth["phoneme_names"]
 
 
 @pytest.fixture(scope="module")
 def look() -> dict:
-    return actors.parameters()[NAME]
+    return LOOKS[NAME]
 
 
 @pytest.fixture(scope="module")
@@ -55,32 +66,90 @@ def test_most_of_the_time_is_speech_and_the_rest_is_silent(said):
     assert np.abs(said.audio[: SAMPLE_RATE // 2]).max() < 1e-3
 
 
-def test_stops_are_where_the_sound_is_quiet(said):
+def level(audio: np.ndarray, start: float, end: float) -> float:
+    piece = audio[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)].astype(float)
+    return np.sqrt(np.mean(piece**2)) if len(piece) else 0.0
+
+
+@pytest.mark.parametrize("name", captures.NAMES)
+def test_stops_are_where_the_sound_is_quiet(name):
     """The phone times belong to the sound: within p, t, k it is softer than within vowels."""
-    level = {True: [], False: []}
-    for start, end, phone in said.phones:
-        if phone in ("p", "t", "k") or set(phone) & motion.VOWELS:
-            piece = said.audio[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
-            level[phone in ("p", "t", "k")].append(np.sqrt(np.mean(piece.astype(float) ** 2)))
-    assert np.median(level[True]) < 0.4 * np.median(level[False])
+    audio, truth = read_audio(captures.path(name)), captures.truth(name)
+    phones = [(level(audio, *t), p) for t, p in zip(*phonemes(truth), strict=True)]
+    stops = [x for x, p in phones if p in ("p", "t", "k")]
+    vowels = [x for x, p in phones if set(p) & motion.VOWELS]
+    assert np.median(stops) < 0.4 * np.median(vowels)
 
 
-@pytest.mark.parametrize("name", ["subject_b", "corpus_05"])  # a breathy voice, and German
+@pytest.mark.parametrize("name", captures.NAMES)
+def test_the_jaw_opens_with_the_sound(name):
+    truth = captures.truth(name)
+    jaw = truth["actions"][:, list(truth["action_names"]).index("jawOpen")].astype(float)
+    audio = read_audio(captures.path(name))
+    sound = [level(audio, t / FPS, (t + 1) / FPS) for t in range(len(jaw))]
+    assert np.corrcoef(jaw, sound)[0, 1] > 0.25
+
+
+@needs_flite
+def test_flite_has_the_voices_that_the_actors_speak_with():
+    """Where it lacks one it speaks with another, without a word."""
+    known = subprocess.check_output(["flite", "-lv"], text=True).split()
+    assert len(FLITE) == 4 and {LOOKS[name]["voice"]["flite"] for name in FLITE} <= set(known)
+
+
+@needs_flite
+@pytest.mark.parametrize("name", FLITE)
+def test_a_flite_voice_sounds_where_its_phones_are_and_hardly_between(name):
+    pauses, vowels = [], []
+    for said in speech.say_all(LOOKS[name]["text"], LOOKS[name]["voice"]):
+        assert said.phones[0][0] == pytest.approx(speech.MARGIN, abs=1e-4)
+        assert len(said.audio) / SAMPLE_RATE <= said.phones[-1][1] + speech.MARGIN + 1e-4
+        assert all(end > start for start, end, _ in said.phones)
+        gaps = [(a[1], b[0]) for a, b in zip(said.phones, said.phones[1:], strict=False)]
+        pauses += [level(said.audio, a + 0.03, b - 0.03) for a, b in gaps if b - a > 0.08]
+        vowels += [level(said.audio, a, b) for a, b, p in said.phones if set(p) & motion.VOWELS]
+    assert pauses and max(pauses) < 0.1 * np.median(vowels)
+
+
+@needs_flite
+def test_flite_slows_down_when_told():
+    plain, slow = (speech.say_by_flite("The boat is moving.", "slt", s) for s in (1, 1.2))
+    assert len(slow.audio) / len(plain.audio) == pytest.approx(1.2, abs=0.05)
+
+
+def test_a_vowel_that_outlasts_its_neighbours_is_stressed():
+    names = "b ae t ax n iy pau uw pau ax b".split()
+    ends = np.cumsum([0.05, 0.12, 0.05, 0.1, 0.05, 0.3, 0.1, 0.08, 0.1, 0.3, 0.1]).tolist()
+    phones = speech.stressed(list(zip([0, *ends], ends, names, strict=False)))
+    assert [p[2] for p in phones] == ["b", "ˈæ", "t", "ə", "n", "ˈiː", "", "ˈuː", "", "ə", "b"]
+
+
+def test_sentences_are_written_in_plain_letters():
+    assert speech.letters('"Für Öl, Maß: ähnlich!"') == "fuer oel mass aehnlich"
+    assert speech.letters("The miller's half-open lid; why?") == "the miller's half open lid why"
+    with pytest.raises(ValueError, match="no letters for 3"):
+        speech.letters("3 boats")
+    pytest.importorskip("pypinyin")
+    assert speech.letters("绿茶怕烫,十度。") == "lv cha pa tang shi du"
+
+
+# A breathy voice, German, and a voice of a recorded person.
+@pytest.mark.parametrize("name", ["subject_b", "corpus_05", EVERYBODY[2]])
 def test_the_same_text_sounds_the_same_again(name):
-    look = actors.parameters()[name]
+    look = LOOKS[name]
     first, second = (speech.say_all(look["text"][:2], look["voice"]) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.audio, b.audio) and a.phones == b.phones
 
 
 def test_nobody_repeats_a_sentence_of_anyone_else():
-    texts = [s for p in actors.parameters().values() for s in p["text"]]
+    texts = [s for p in LOOKS.values() for s in p["text"]]
     assert len(set(texts)) == len(texts)
 
 
-@pytest.mark.parametrize("name", captures.NAMES)
+@pytest.mark.parametrize("name", EVERYBODY)
 def test_every_text_lasts_the_whole_take(name):
-    look = actors.parameters()[name]
+    look = LOOKS[name]
     rng = motion.generator(name, "pauses", 0)
     said = speech.speak(look["text"], studio.length(name), rng, **look["voice"])
     assert said.phones[-1][1] > studio.length(name) - 1.2  # at worst it ends in a pause
@@ -246,6 +315,46 @@ def test_shipped_captures_have_their_length_and_truth():
         assert len(data["phonemes"]) == len(data["phoneme_names"])
     total = sum(f.stat().st_size for f in captures.FOLDER.glob("*.mp4"))
     assert total < 20e6
+
+
+@pytest.mark.parametrize("name", captures.NAMES)
+def test_transcripts_hold_the_sentences_in_letters_and_the_phonemes_in_their_times(name):
+    truth, audio = captures.truth(name), read_audio(captures.path(name))
+    spans, texts = truth["sentences"], truth["transcripts"]
+    assert spans.dtype == np.float32 and spans.shape == (len(texts), 2)
+    assert len(texts) >= 5
+    assert set("".join(texts)) <= set("abcdefghijklmnopqrstuvwxyz '")
+    assert all(text == " ".join(text.split()) for text in texts)
+    assert spans[0, 0] >= 0.5 and spans[-1, 1] <= studio.length(name)
+    assert (np.diff(spans.ravel()) > 0).all() and (spans[1:, 0] - spans[:-1, 1] > 0.25).all()
+    rate = np.array([len(text) for text in texts]) / np.diff(spans)[:, 0]
+    assert (rate > 8).all() and (rate < 25).all()  # letters a second
+    times, _ = phonemes(truth)
+    inside = [((a >= spans[:, 0]) & (b <= spans[:, 1])).any() for a, b in times]
+    cut = times[:, 0] > spans[-1, 1]
+    assert (inside ^ cut).all()
+    assert {a for a, _ in times} >= set(spans[:, 0]) and {b for _, b in times} >= set(spans[:, 1])
+    gaps = np.stack([spans[:-1, 1] + 0.1, spans[1:, 0] - 0.1], 1)
+    between = [level(audio, a, b) for a, b in gaps]
+    spoken = [level(audio, a, b) for a, b in spans]
+    assert max(between) < 0.05 * min(spoken)
+
+
+def test_a_capture_shows_what_its_actor_was_given_to_say():
+    pytest.importorskip("pypinyin")
+    for name in captures.NAMES:
+        texts = [speech.letters(text) for text in LOOKS[name]["text"]]
+        said = captures.truth(name)["transcripts"].tolist()
+        assert said == texts[: len(said)]
+
+
+def test_who_needs_flite_is_said_in_one_line(tmp_path, monkeypatch):
+    for module in ("anny", "pypinyin", "pyvista"):
+        pytest.importorskip(module)
+    monkeypatch.setattr(studio.shutil, "which", lambda _: None)
+    with pytest.raises(InputError, match=r"^corpus_04: .*needs flite.*apt install flite\)$"):
+        studio.make([NAME, "corpus_04"], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_names_are_said_in_one_line(tmp_path):
