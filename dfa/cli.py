@@ -213,17 +213,26 @@ def speak_command(args: argparse.Namespace) -> None:
 
 def score_command(args: argparse.Namespace) -> None:
     from .evaluate import score
+    from .syncnet import load_syncnet
     from .talk import load_expert
 
-    rows = score(args.generated, args.reference, load_expert())
+    if args.syncnet_weights:
+        expert, judge = load_syncnet(args.syncnet_weights), "official SyncNet weights"
+    else:
+        expert, judge = load_expert(), "expert trained on synthetic actors"
+    rows = score(args.generated, args.reference, expert)
     if args.json:
-        print(json.dumps(json.loads(rows.set_index("metric").to_json(orient="index"))))
+        scores = json.loads(rows.set_index("metric").to_json(orient="index"))
+        for metric in scores.keys() & {"sync", "sync_video"}:
+            scores[metric]["expert"] = judge
+        print(json.dumps(scores))
         return
     units = dict(
         psnr="dB",
         ssim="",
         lmd="px of 256",
-        sync="expert trained on synthetic actors",
+        sync=judge,
+        sync_video=f"{judge}, one offset for all: compare with papers",
         blinks_per_s="1/s",
     )
     for r in rows.itertuples():
@@ -343,6 +352,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("generated", help="a square video, such as `dfa speak` makes")
     p.add_argument("reference", help="the real video of the same speech")
+    p.add_argument(
+        "--syncnet-weights",
+        metavar="FILE",
+        help="judge Sync with the official SyncNet instead of ours: syncnet_v2.model of"
+        " joonson/syncnet_python, or its state dict as .safetensors. Adds sync_video, the"
+        " confidence of the whole video, which papers give. Slow: some 15 frames/s on one CPU core",
+    )
     p.add_argument("--json", action="store_true", help="print JSON")
 
     p = add(

@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from dfa import captures, media
 from dfa.cli import main
+from dfa.syncnet import SyncNet
 
 SIZE = 256
 
@@ -96,6 +99,38 @@ def test_speak_wants_a_model_and_a_voice(clips, tmp_path, capsys):
 def test_score_refuses_what_is_missing(clips, capsys):
     fails(capsys, "score", clips / "missing.mp4", clips / "good.mp4")
     fails(capsys, "score", clips / "good.mp4", clips / "text.mp4")
+
+
+def test_score_refuses_weights_of_something_else(clips, tmp_path, capsys):
+    good = clips / "good.mp4"
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
+    for weights in (tmp_path / "other.pt", good, tmp_path / "missing.model"):
+        said = fails(capsys, "score", good, good, "--syncnet-weights", weights)
+        assert weights.name in said
+
+
+def test_score_with_syncnet_weights(clips, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(SyncNet().state_dict(), tmp_path / "syncnet_v2.model")
+    good, more = str(clips / "good.mp4"), ["--syncnet-weights", str(tmp_path / "syncnet_v2.model")]
+    capsys.readouterr()
+    assert main(["score", good, good, *more, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert set(scores) == {"psnr", "ssim", "lmd", "sync", "sync_video", "blinks_per_s"}
+    for metric in ("sync", "sync_video"):
+        assert scores[metric]["expert"] == "official SyncNet weights"
+        assert scores[metric]["ci_low"] <= scores[metric]["value"] <= scores[metric]["ci_high"]
+    assert scores["sync"]["n"] == scores["sync_video"]["n"] == 2
+
+
+@pytest.mark.parametrize("weights", [None, "syncnet_v2.model"])
+def test_score_says_who_judged(weights, monkeypatch, capsys):
+    rows = pd.DataFrame([dict(metric="sync", value=1, ci_low=0, ci_high=2, n=3)])
+    monkeypatch.setattr("dfa.evaluate.score", lambda *_: rows)
+    monkeypatch.setattr("dfa.syncnet.load_syncnet", lambda path: path)
+    assert main(["score", "a", "b", *(["--syncnet-weights", weights] if weights else [])]) == 0
+    judge = "official SyncNet weights" if weights else "expert trained on synthetic actors"
+    assert capsys.readouterr().out.endswith(f"3 clips  {judge}\n")
 
 
 def test_captures_knows_its_actors(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfa import evaluate
@@ -126,6 +127,17 @@ def test_interval_covers_the_mean_about_95_times_in_100():
         assert low <= value <= high
         hits += low <= 3 <= high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_video_confidence_wants_one_offset_of_the_whole_video():
+    distances = torch.full((300, 31), 10.0)
+    distances[:, 15] = 4
+    value, low, high = evaluate.video_confidence(distances)
+    assert (value, low, high) == pytest.approx((6, 6, 6))
+    distances[150:] = distances[150:].roll(4, 1)  # half of it elsewhere: 6 in each clip,
+    value, low, high = evaluate.video_confidence(distances)
+    assert value == pytest.approx(3) and low <= value <= high <= 6  # and 3 in all
+    assert np.isnan(evaluate.video_confidence(torch.full((60, 31), torch.nan))).all()
 
 
 def tracked_truth(T: int = 750):
