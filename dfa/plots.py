@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from .disentangle import EYE_POINTS, MOUTH_POINTS
+from .disentangle import EYE_POINTS, MOUTH_POINTS, expression
+from .face import FaceModel
 
 # the polylines of the 68 iBUG points: jaw, brows, nose bridge, nose, eyes, outer and inner lips
 LINES = [
@@ -25,6 +29,8 @@ LINES = [
     (60, 68, 1),
 ]
 MOUTH, EYES = "#c2453b", "#1f6f8b"
+SKIN, INSIDE = np.array([0.9, 0.86, 0.82]), np.array([0.22, 0.17, 0.17])
+LIGHT = np.array([-0.35, -0.45, -0.82])  # from the viewer's upper left
 
 
 def draw_landmarks(ax: Axes, points: np.ndarray, title: str = "", alpha: float = 1.0) -> None:
@@ -40,6 +46,77 @@ def draw_landmarks(ax: Axes, points: np.ndarray, title: str = "", alpha: float =
         ax.invert_yaxis()
     ax.axis("off")
     ax.set_title(title, fontsize=9)
+
+
+def face_mesh(landmarks: np.ndarray, sigma: float = 2e-4) -> np.ndarray:
+    """The surface of eq. 1 through frontal landmarks: (..., 68, 3) -> vertices (..., V, 3), metres.
+
+    Made-up landmarks need not lie on the model: each coordinate may be off by about `sigma`.
+    """
+    model, F_exp = FaceModel.load(), expression(torch.as_tensor(landmarks), sigma).numpy()
+    return model.vertices(np.zeros(model.B_id.shape[-1], np.float32), F_exp)
+
+
+def tint(moved: np.ndarray, full: float = 6e-3) -> np.ndarray:
+    """Colours (V, 3) of vertices that moved by (V,) metres: skin, and red from `full` on."""
+    share = (moved / full).clip(0, 1)[:, None]
+    return (1 - share) * SKIN + share * np.array(to_rgb(MOUTH))
+
+
+def draw_mesh(
+    ax: Axes,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    title: str = "",
+    colour: np.ndarray = SKIN,
+) -> PolyCollection:
+    """Draw triangles (F, 3) of vertices (V, 3) as seen along +z with y down, shaded.
+
+    Triangles that look away are left out (normals point outward, the viewer's way is -z), the
+    others painted from far to near under one distant light. `colour` is RGB in [0, 1], one for
+    all or one a vertex (V, 3).
+    """
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    smooth = np.zeros_like(vertices)
+    np.add.at(smooth, faces.ravel(), normals.repeat(3, axis=0))
+    smooth /= np.linalg.norm(smooth, axis=1, keepdims=True).clip(1e-12)
+    light = 0.35 + 0.65 * (smooth @ (LIGHT / np.linalg.norm(LIGHT))).clip(0)
+    shade = (light[:, None] * colour)[faces].mean(1).clip(0, 1)
+    order = np.flatnonzero(normals[:, 2] < 0)
+    order = order[np.argsort(-corners[order, :, 2].mean(1), kind="stable")]
+    mesh = PolyCollection(
+        corners[order, :, :2],
+        facecolors=shade[order],
+        edgecolors=shade[order],  # covers the seams between neighbours
+        linewidths=0.3,
+        rasterized=True,  # thousands of triangles would make a heavy PDF
+    )
+    ax.add_collection(mesh)
+    ax.set_aspect("equal")
+    ax.autoscale_view()
+    if not ax.yaxis_inverted():
+        ax.invert_yaxis()
+    ax.axis("off")
+    ax.set_title(title, fontsize=9)
+    return mesh
+
+
+def draw_face(
+    ax: Axes, landmarks: np.ndarray, title: str = "", before: np.ndarray | None = None
+) -> None:
+    """Draw frontal landmarks (68, 3), metres, as the surface through them.
+
+    Where it has moved against the face `before`, also (68, 3), it is red (`tint`).
+    """
+    landmarks = np.asarray(landmarks)
+    vertices, colour = face_mesh(landmarks), SKIN
+    if before is not None:
+        colour = tint(np.linalg.norm(vertices - face_mesh(before), axis=1))
+    lips = landmarks[60:68, :2]
+    ax.fill(*(lips.mean(0) + 1.3 * (lips - lips.mean(0))).T, color=INSIDE)  # behind the mesh
+    draw_mesh(ax, vertices, FaceModel.load().faces, title, colour)
+    ax.set(xlim=(-0.09, 0.09), ylim=(0.125, -0.07))
 
 
 def frame_grid(

@@ -1,8 +1,81 @@
-"""The interactive parts: sliders for people, one plain call where the workflow runs a notebook."""
+"""Surfaces, drawn from far to near; sliders for people, one plain call under the workflow."""
 
 import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
 
 from dfa import plots
+from dfa.face import MP_68, FaceModel
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots(figsize=(2, 2))
+    yield ax
+    plt.close(fig)
+
+
+SQUARE = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], float)
+TOWARDS = np.array([[0, 3, 2], [0, 2, 1]])  # normals to -z, the viewer
+
+
+def pixel(ax) -> np.ndarray:
+    """RGB in [0, 1] in the middle of the axes."""
+    ax.figure.canvas.draw()
+    shown = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3] / 255
+    x, y = ax.transAxes.transform((0.5, 0.45)).astype(int)
+    return shown[len(shown) - y, x]
+
+
+def test_the_nearer_of_two_squares_is_seen(ax):
+    red, green = np.eye(3)[:2]
+    vertices = np.concatenate([SQUARE, SQUARE + [0, 0, 5]])  # the second lies behind
+    for faces in (TOWARDS, TOWARDS + 4), (TOWARDS + 4, TOWARDS):  # in either order
+        ax.clear()
+        plots.draw_mesh(ax, vertices, np.concatenate(faces), colour=np.repeat([red, green], 4, 0))
+        seen = pixel(ax)
+        assert seen[0] > 0.5 and seen[1] < 0.05
+
+
+def test_what_looks_away_is_not_drawn(ax):
+    assert len(plots.draw_mesh(ax, SQUARE, TOWARDS).get_paths()) == 2
+    assert len(plots.draw_mesh(ax, SQUARE, TOWARDS[:, ::-1]).get_paths()) == 0
+    assert ax.yaxis_inverted()
+
+
+def test_light_comes_from_the_upper_left(ax):
+    """A roof: its left side is brighter than its right side."""
+    roof = np.array([[-1, -1, 1], [-1, 1, 1], [0, -1, 0], [0, 1, 0], [0, -1, 0], [0, 1, 0],
+                     [1, -1, 1], [1, 1, 1]], float)  # fmt: skip
+    faces = np.array([[0, 1, 3], [0, 3, 2], [4, 5, 7], [4, 7, 6]])
+    mesh = plots.draw_mesh(ax, roof, faces)
+    brightness = {
+        np.sign(path.vertices[:3, 0].mean()): colour[:3].mean()
+        for path, colour in zip(mesh.get_paths(), mesh.get_facecolors(), strict=True)
+    }
+    assert brightness[-1] > brightness[1] + 0.1
+
+
+def test_the_surface_goes_through_its_landmarks():
+    model, rng = FaceModel.load(), np.random.default_rng(0)
+    F_exp = rng.normal(size=(2, 40)).astype(np.float32)
+    vertices = plots.face_mesh(model.landmarks(np.zeros(30, np.float32), F_exp))
+    assert vertices.shape == (2, 2995, 3)
+    at = np.einsum("pk,tpkx->tpx", model.mp_weights, vertices[:, model.mp_vertices])[:, MP_68]
+    off = at - model.landmarks(np.zeros(30, np.float32), F_exp)
+    assert np.linalg.norm(off, axis=-1).max() < 1e-3
+
+
+def test_what_has_not_moved_keeps_its_skin(ax):
+    assert np.allclose(plots.tint(np.zeros(3)), plots.SKIN)
+    assert np.allclose(plots.tint(np.array([1.0])), plots.to_rgb(plots.MOUTH))
+    model = FaceModel.load()
+    l = model.landmarks(np.zeros(30, np.float32), np.zeros(40, np.float32))
+    plots.draw_face(ax, l, "A", before=l)
+    face = ax.collections[0].get_facecolors()[:, :3]
+    assert len(face) > 2000 and np.allclose(face / face[:, :1], plots.SKIN / plots.SKIN[0])
+    assert ax.get_title() == "A"
 
 
 def test_the_workflow_calls_an_interactive_part_once_and_makes_no_widget(monkeypatch):
