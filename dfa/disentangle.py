@@ -141,7 +141,7 @@ class Assigned:
         scale: Tensor,
     ):
         self._encode, self._decode = encode, decode
-        with torch.inference_mode():
+        with torch.no_grad():
             z = encode(landmarks)
             self.mean, self.axes = z.mean(0), torch.linalg.eigh(torch.cov(z.T))[1]
             some = (z[:: max(len(z) // 1000, 1)] - self.mean) @ self.axes
