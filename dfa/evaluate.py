@@ -163,13 +163,18 @@ def video_confidence(distances: torch.Tensor) -> tuple[float, float, float]:
 
 
 def interval(values: np.ndarray, seed: int = 0, n: int = 2000) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over clips (the frames of a clip are not independent)."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if not len(values):
+    """Mean and 95 % bootstrap interval over clips (the frames of a clip are not independent).
+
+    values (clips,), or (seeds, clips): then seeds are drawn again too. nan is left out.
+    """
+    values = np.atleast_2d(np.asarray(values, float))
+    values = values[:, np.isfinite(values).any(0)]
+    if not values.size:
         return (float("nan"),) * 3
-    draws = np.random.default_rng(seed).choice(values, (n, len(values))).mean(1)
-    return float(values.mean()), *map(float, np.percentile(draws, [2.5, 97.5]))
+    rng, (S, C) = np.random.default_rng(seed), values.shape
+    columns, rows = rng.integers(C, size=(n, 1, C)), rng.integers(S, size=(n, S, 1))
+    draws = np.nanmean(values[rows, columns], (1, 2))
+    return float(np.nanmean(values)), *map(float, np.nanpercentile(draws, [2.5, 97.5]))
 
 
 def clips(x: np.ndarray, seconds: float = 1.2) -> list[np.ndarray]:

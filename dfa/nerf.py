@@ -23,11 +23,12 @@ CONTEXT = 2  # f_a of this many frames either way: the field sees a moment, not 
 DIM_C = 12 + DIM_E + (2 * CONTEXT + 1) * DIM_A
 
 
-def conditions(h: Tensor, f_a: Tensor, f_e: Tensor) -> Tensor:
+def conditions(h: Tensor, f_a: Tensor, f_e: Tensor, context: int = CONTEXT) -> Tensor:
     """What the field is told of each frame, (T, 6), (T, 64), (T, 8) -> (T, DIM_C).
 
     [h ; slow h ; f_e ; f_a of 5 frames]: f_c = [f_a ; f_e] of the paper, and h with its average
-    over about a second, which a torso follows more than the moment's head.
+    over about a second, which a torso follows more than the moment's head. Other features than
+    f_a, and of more or fewer frames (`context` either way), give more or fewer columns.
     """
     T = len(h)
     t = torch.arange(-25, 26, dtype=h.dtype)
@@ -35,8 +36,8 @@ def conditions(h: Tensor, f_a: Tensor, f_e: Tensor) -> Tensor:
     slow = F.conv1d(
         F.pad(h.T[:, None], (25, 25), mode="replicate"), (kernel / kernel.sum())[None, None]
     )[:, 0].T
-    padded = torch.cat([f_a[:1].expand(CONTEXT, -1), f_a, f_a[-1:].expand(CONTEXT, -1)])
-    windows = torch.cat([padded[k : k + T] for k in range(2 * CONTEXT + 1)], 1)
+    padded = torch.cat([f_a[:1].expand(context, -1), f_a, f_a[-1:].expand(context, -1)])
+    windows = torch.cat([padded[k : k + T] for k in range(2 * context + 1)], 1)
     return torch.cat([h, slow, f_e, windows], 1)
 
 
@@ -76,7 +77,8 @@ class RadianceField(nn.Module):
     """F_θ: (x, d := h, f_c) -> (c, σ) of eq. 10, with its renderer.
 
     Args:
-        h: (T, 6) training poses; they place the box, the mean pose and the units of h.
+        cond: (T, DIM_C) training conditions; their poses place the box and the mean pose, and they
+            give the units of h and f_a.
     """
 
     # half extents around the mean head, metres: the box that holds head, hair and shoulders
@@ -85,17 +87,23 @@ class RadianceField(nn.Module):
 
     def __init__(
         self,
-        h: Tensor | None = None,
+        cond: Tensor | None = None,
         channels: int = 24,
         grid: int = 56,
         plane: int = 128,
         bases: int = 10,
     ):
         super().__init__()
-        h = torch.zeros(2, 6) + torch.tensor([0, 0, 0, 0, 0, 1.2]) if h is None else h
+        if cond is None:  # to be loaded
+            cond = torch.zeros(2, DIM_C)
+            cond[:, 5] = 1.2
+        h, heard = cond[:, :6], cond[:, 12 + DIM_E :]
         mean = h.mean(0)
         self.register_buffer("h_mean", mean.clone())
         self.register_buffer("h_std", h.std(0).clamp_min(1e-3))
+        self.register_buffer("a_mean", heard.mean(0))
+        spread = heard.std(0)  # an entry that hardly moves is no message
+        self.register_buffer("a_std", spread.clamp_min(0.1 * float(spread.mean()) + 1e-6))
         half = 0.5 * float(mean[5] + self.DEPTH[1]) / FOCAL * 1.05
         centre = -mean[3:5]  # the optical axis, as seen from the head
         lo = torch.tensor([centre[0] - half, centre[1] - half, self.DEPTH[0]])
@@ -123,9 +131,7 @@ class RadianceField(nn.Module):
         with torch.no_grad():
             self.front[:3] += 0.4
             self.background[:3] += 0.5
-        self.lips = nn.Sequential(
-            nn.Linear((2 * CONTEXT + 1) * DIM_A, 32), nn.ReLU(), nn.Linear(32, 16)
-        )
+        self.lips = nn.Sequential(nn.Linear(heard.shape[1], 32), nn.ReLU(), nn.Linear(32, 16))
         self.code = nn.Sequential(nn.Linear(16 + DIM_E, 32), nn.ReLU(), nn.Linear(32, J))
         self.torso = nn.Linear(12, 3, bias=False)  # how the torso is carried along, metres
         nn.init.zeros_(self.torso.weight)
@@ -156,7 +162,7 @@ class RadianceField(nn.Module):
         poses = ((cond[:, :12].unflatten(1, (2, 6)) - self.h_mean) / self.h_std).flatten(1)
         poses = poses.clamp(-4, 4)  # further off nothing was learnt, and colours would drift
         f_e, f_a = cond[:, 12 : 12 + DIM_E], cond[:, 12 + DIM_E :]
-        f_c = torch.cat([self.lips(f_a), f_e], 1)
+        f_c = torch.cat([self.lips((f_a - self.a_mean) / self.a_std), f_e], 1)
         return poses, f_c, self.code(f_c)
 
     def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, poses: Tensor) -> Tensor:

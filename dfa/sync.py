@@ -16,12 +16,20 @@ from .disentangle import DIM_M
 
 DIM_A = 64
 MAX_OFFSET = 15  # frames either way, SyncNet's search
+NEAREST, FARTHEST = 2, 19  # frames by which a negative of the same video is shifted
 
 
 class SyncModel(nn.Module):
-    """E_a, and a head on f_m, into one space of non-negative unit vectors."""
+    """E_a, and a head on f_m, into one space of non-negative unit vectors.
 
-    def __init__(self, width: int = 96):
+    Args:
+        loss: `paper` (eq. 3); or, to compare, `hard` (eq. 3 on the hardest tenth of the negatives),
+            `sigmoid` (of a scaled cosine with a bias, both learned, as SigLIP) or `infonce`, these
+            two on unit vectors of any sign.
+        context: convolutions over neighbouring frames in E_a; each adds a frame either way.
+    """
+
+    def __init__(self, loss: str = "paper", context: int = 2, width: int = 96):
         super().__init__()
 
         def conv(c_in: int, k: int, stride: int = 1) -> nn.Sequential:
@@ -29,46 +37,79 @@ class SyncModel(nn.Module):
                 nn.Conv1d(c_in, width, k, stride, padding=k // 2), nn.BatchNorm1d(width), nn.ReLU()
             )
 
-        self.register_buffer("f_m_mean", torch.zeros(DIM_M))
+        self.kind, self.signed = loss, loss in ("sigmoid", "infonce")
+        if self.signed:
+            self.scale_bias = nn.Parameter(torch.tensor([2.3, -5.0]))  # log scale, bias
         self.register_buffer("f_m_std", torch.ones(DIM_M))
-        # 100 Hz -> 25 Hz by two strides, then context: 33 MFCC vectors, 0.33 s, reach one f_a
+        # 100 Hz -> 25 Hz by two strides, then context: 29 MFCC vectors, 0.29 s, reach one f_a
         self.E_a = nn.Sequential(
             conv(N_MFCC, 5, 2),
             conv(width, 5, 2),
-            conv(width, 3),
-            conv(width, 3),
+            *(conv(width, 3) for _ in range(context)),
             nn.Conv1d(width, DIM_A, 1),
         )
         # SyncNet looks at five frames, so the head sees f_m of five
         self.E_m = nn.Sequential(conv(DIM_M, 3), conv(width, 3), nn.Conv1d(width, DIM_A, 1))
 
+    def _unit(self, x: Tensor) -> Tensor:
+        x = x if self.signed else F.relu(x)
+        return F.normalize(x.mT, dim=-1, eps=1e-4)
+
     def audio(self, mfcc: Tensor) -> Tensor:
         """f_a = E_a(a): (B, 4T, 20) MFCC -> (B, T, 64), unit vectors with no negative entry."""
-        return F.normalize(F.relu(self.E_a(mfcc.mT)).mT, dim=-1, eps=1e-4)
+        return self._unit(self.E_a(mfcc.mT))
 
     def mouth(self, f_m: Tensor) -> Tensor:
-        """(B, T, 32) mouth codes -> (B, T, 64) in the space of f_a."""
-        f_m = (f_m - self.f_m_mean) / self.f_m_std
-        return F.normalize(F.relu(self.E_m(f_m.mT)).mT, dim=-1, eps=1e-4)
+        """(B, T, 32) mouth codes of B clips -> (B, T, 64) in the space of f_a.
+
+        Each clip's mean falls out, as the sound's does: how a mouth stands at rest is not heard.
+        """
+        return self._unit(self.E_m(((f_m - f_m.mean(1, keepdim=True)) / self.f_m_std).mT))
+
+    def loss(self, f_a: Tensor, f_m: Tensor) -> Tensor:
+        """The loss of this model's kind over (B, T, 64) pairs of B aligned clips."""
+        if not self.signed:
+            return contrastive_loss(f_a, f_m, hardest=0.1 if self.kind == "hard" else 1.0)
+        scale, bias = self.scale_bias[0].exp(), self.scale_bias[1]
+        if self.kind == "sigmoid":
+            positive, own, other = (scale * d + bias for d in pairs(f_a, f_m))
+            return F.softplus(-positive).mean() + F.softplus(torch.cat([own, other])).mean()
+        together = scale * f_a @ f_m.mT  # which of its clip's moments, and of the next clip's?
+        apart = scale * torch.stack([f_a @ f_m.roll(1, 0).mT, (f_a.roll(1, 0) @ f_m.mT).mT])
+        target = torch.arange(f_a.shape[1]).repeat(len(f_a))
+        return sum(
+            F.cross_entropy(torch.cat([own, other], 2).flatten(0, 1), target)
+            for own, other in zip((together, together.mT), apart, strict=True)
+        )
 
 
-def contrastive_loss(f_a: Tensor, f_m: Tensor, generator: torch.Generator) -> Tensor:
+def pairs(f_a: Tensor, f_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines of the pairs that (B, T, D) unit vectors of aligned clips give: aligned (B T,);
+    negatives of the same video, shifted by 2 to 19 frames either way; and of another video."""
+    d = f_a @ f_m.mT  # (B, T, T)
+    t = torch.arange(f_a.shape[1], device=d.device)
+    shift = (t[:, None] - t).abs()
+    own = d[:, (shift >= NEAREST) & (shift <= FARTHEST)]
+    return (
+        d.diagonal(dim1=1, dim2=2).flatten(),
+        own.flatten(),
+        (f_a * f_m.roll(1, 0)).sum(-1).flatten(),
+    )
+
+
+def contrastive_loss(f_a: Tensor, f_m: Tensor, hardest: float = 1.0) -> Tensor:
     """L_con of eq. 3 over (B, T, D) pairs of a batch of aligned clips.
 
-    Positive: f_a and f_m of one moment. Negatives: the same video shifted by 2 to 19 frames, and
-    another video. A cosine lies in (-1, 1), where a cross-entropy is undefined; vectors without
-    negative entries keep it in (0, 1), and orthogonal then means "not together", as a probability.
+    A cosine lies in (-1, 1), where a cross-entropy is undefined; vectors without negative entries
+    keep it in (0, 1), and orthogonal then means "not together", as a probability. Positives and
+    negatives weigh the same, though there are more of these; with `hardest` below 1 that share of
+    the negatives counts, those most alike.
     """
-    T = f_a.shape[1]
-    d = lambda a, m: (a * m).sum(-1).clamp(1e-4, 1 - 1e-4)  # noqa: E731
-    shift = int(torch.randint(2, min(20, T - 1), (), generator=generator))
-    positive = d(f_a, f_m)
-    negatives = (
-        d(f_a[:, shift:], f_m[:, :-shift]),
-        d(f_a[:, :-shift], f_m[:, shift:]),
-        d(f_a, f_m.roll(1, 0)),
-    )
-    return -positive.log().mean() - torch.cat([(1 - n).log().flatten() for n in negatives]).mean()
+    positive, own, other = (d.clamp(1e-4, 1 - 1e-4) for d in pairs(f_a, f_m))
+    negative = torch.cat([own, other])
+    if hardest < 1:
+        negative = negative.topk(max(1, int(hardest * len(negative)))).values
+    return -positive.log().mean() - (1 - negative).log().mean()
 
 
 def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -86,7 +127,7 @@ def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tens
         + 6.3 * rand(B, 1, 1)
     )
     f_m = f_m + std * (
-        0.3 * rand(B, 1, 1) * wave * randn(B, 1, D) + 0.2 * rand(B, 1, 1) * randn(f_m.shape)
+        0.5 * rand(B, 1, 1) * wave * randn(B, 1, D) + 0.25 * rand(B, 1, 1) * randn(f_m.shape)
     )
     return mfcc, f_m
 
@@ -195,10 +236,14 @@ def confidence(distances: Tensor) -> tuple[float, int]:
     return float(curve.median() - curve.min()), int(seen[curve.argmin()]) - MAX_OFFSET
 
 
-def offset_hits(distances: Tensor, seconds: float = 2.0, tolerance: int = 1) -> list[bool]:
-    """For each clip of that length of an aligned video, from its (T, 31) distances: is its best
-    offset within `tolerance` frames of the truth, 0?"""
+def offsets(distances: Tensor, seconds: float = 2.0) -> list[int]:
+    """The best offset, in frames, of each clip of that length of a video with (T, 31) distances."""
     n = int(seconds * 25)
     clips = [d for d in distances.split(n) if len(d) >= 0.9 * n]
-    best = [int(torch.nan_to_num(d.nanmean(0), nan=torch.inf).argmin()) - MAX_OFFSET for d in clips]
-    return [abs(b) <= tolerance for b in best]
+    return [int(d.nanmean(0).nan_to_num(torch.inf).argmin()) - MAX_OFFSET for d in clips]
+
+
+def offset_hits(distances: Tensor, seconds: float = 2.0, tolerance: int = 1) -> list[bool]:
+    """Of each clip of that length of an aligned video: is its best offset within `tolerance` frames
+    of the truth, 0?"""
+    return [abs(offset) <= tolerance for offset in offsets(distances, seconds)]

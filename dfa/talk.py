@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from . import face, tracking
-from .audio import mfcc
-from .disentangle import Disentangler, swap_loss
+from .asr import SpeechRecogniser, ctc_loss
+from .audio import mfcc, variants
+from .disentangle import Disentangler, plain_loss, swap_loss
 from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
 from .media import atomic, frame_count
 from .nerf import PoseCorrections, RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
-from .sync import SyncExpert, SyncModel, augment, contrastive_loss, expert_loss
+from .sync import SyncExpert, SyncModel, augment, expert_loss
 from .tracking import Attributes
 from .training import digest, load, pick_device, save, train
 
@@ -125,16 +126,18 @@ def _windows(tensors: list[Tensor], length: int, batch: int, g: torch.Generator)
 
 
 def train_disentangler(
-    landmarks: Tensor, p: Profile, path: Path, seed: int
+    landmarks: Tensor, p: Profile, path: Path, seed: int, swapped: bool = True
 ) -> tuple[Disentangler, list[dict]]:
-    """F_d on (N, 68, 3) frontal landmarks of all corpus subjects (eq. 2)."""
+    """F_d on (N, 68, 3) frontal landmarks of all corpus subjects (eq. 2).
+
+    swapped=False trains the control, an autoencoder that never sees two faces crossed.
+    """
     torch.manual_seed(seed)
-    f_d = Disentangler.for_landmarks(landmarks)
+    f_d, rec = Disentangler.for_landmarks(landmarks), swap_loss if swapped else plain_loss
 
     def loss(g: torch.Generator):
         a, b = landmarks[torch.randint(len(landmarks), (2, 256), generator=g)]
-        value = swap_loss(f_d, a, b)
-        return value, {}
+        return rec(f_d, a, b), {}
 
     history = train(
         f_d,
@@ -143,32 +146,72 @@ def train_disentangler(
         steps=p.disentangle_steps,
         lr=1e-3,
         seed=seed,
-        inputs=digest(landmarks),
-        label="F_d",
+        inputs=digest(landmarks, *([] if swapped else ["plain"])),
+        label="F_d" if swapped else "F_d without swaps",
     )
     return f_d, history
 
 
-def train_sync(f_m: list[Tensor], sounds: list[Tensor], p: Profile, path: Path, seed: int):
+def augmented(
+    f_m: list[Tensor], audio: list[np.ndarray], seed: int, n: int = 6
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mouth codes (T, 32) and sounds (640 T,) of many people -> each pair as it is and `n` times
+    disturbed (`audio.variants`): codes (T', 32) and MFCC (4T', 20), 1 + n of each person in turn.
+    """
+    codes, sounds = [], []
+    for i, (m, a) in enumerate(zip(f_m, audio, strict=True)):
+        rng = np.random.default_rng([seed, i])
+        pairs = [(mfcc(a, len(m)), m.numpy()), *variants(a, m.numpy(), n, rng)]
+        sounds += [torch.from_numpy(a) for a, _ in pairs]
+        codes += [torch.from_numpy(m) for _, m in pairs]
+    return codes, sounds
+
+
+def train_sync(
+    f_m: list[Tensor],
+    sounds: list[Tensor],
+    steps: int,
+    path: Path,
+    seed: int,
+    loss: str = "paper",
+    context: int = 2,
+):
     """E_a on the mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects (eq. 3)."""
     torch.manual_seed(seed)
-    model, n = SyncModel(), 50
-    model.f_m_mean.copy_(torch.cat(f_m).mean(0))
+    model, n = SyncModel(loss, context), 50
     model.f_m_std.copy_(torch.cat(f_m).std(0))
 
-    def loss(g: torch.Generator):
+    def loss_of(g: torch.Generator):
         cuts = list(_windows(f_m, n, 24, g))
         a = torch.stack([sounds[i][4 * s : 4 * (s + n)] for i, s in cuts])
         m = torch.stack([f_m[i][s : s + n] for i, s in cuts])
         a, m = augment(a, m, g)
-        return contrastive_loss(model.audio(a), model.mouth(m), g), {}
+        return model.loss(model.audio(a), model.mouth(m)), {}
 
     history = train(
-        model, loss, path=path, steps=p.sync_steps, lr=2e-3, seed=seed,
-        inputs=digest(*f_m, *sounds), label="E_a",
+        model, loss_of, path=path, steps=steps, lr=2e-3, seed=seed,
+        inputs=digest(*f_m, *sounds, loss, context), label="E_a",
         weight_decay=1e-2,
     )  # fmt: skip
     return model, history
+
+
+def train_asr(
+    sounds: list[Tensor], texts: list[str], steps: int, path: Path, seed: int
+) -> tuple[SpeechRecogniser, list[dict]]:
+    """The recogniser of table 5 on utterances: MFCC (n, 20) and what they say."""
+    torch.manual_seed(seed)
+    asr = SpeechRecogniser()
+
+    def loss(g: torch.Generator):
+        i = torch.randint(len(sounds), (16,), generator=g).tolist()
+        return ctc_loss(asr([sounds[k] for k in i]), [texts[k] for k in i]), {}
+
+    history = train(
+        asr, loss, path=path, steps=steps, lr=4e-3, seed=seed, inputs=digest(*sounds, texts),
+        label="recogniser",
+    )  # fmt: skip
+    return asr, history
 
 
 def train_expert(mouths: list[Tensor], sounds: list[Tensor], p: Profile, path: Path, seed: int):
@@ -273,7 +316,7 @@ def train_field(
     """
     torch.manual_seed(seed)
     where = pick_device(device)
-    field = RadianceField(cond[:, :6]).to(where)
+    field = RadianceField(cond).to(where)
     corrections = PoseCorrections(field, len(cond)).to(where) if corrected else None
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
     landmarks = torch.from_numpy(points).float()

@@ -108,7 +108,7 @@ def train(
             return meta["history"]
     groups = [{"params": list(model.parameters()), "lr": lr}] if isinstance(lr, float) else list(lr)
     rates = [g["lr"] for g in groups]
-    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=1e-10)
+    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=1e-10, fused=True)
     start, history = 0, []
     if partial.exists():
         tensors, meta = _read(partial)

@@ -1,0 +1,100 @@
+"""A small speech recogniser of DeepSpeech's form, for table 5's row of that name.
+
+DeepSpeech (Hannun et al. 2014): dense layers over a few steps of the sound, one recurrent layer
+both ways, a score for each of 28 characters and CTC's blank, 50 times a second. AD-NeRF conditions
+its field on windows of 16 such steps; so does this row. DeepSpeech itself heard thousands of hours;
+this one hears what E_a hears, and its error rate is printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+from .audio import N_MFCC
+from .media import InputError
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # DeepSpeech's; the blank comes after
+BLANK = len(ALPHABET)
+STEPS = 16  # of 20 ms, a window of AD-NeRF's
+AROUND = 9  # MFCC vectors either way that one step sees
+
+
+class SpeechRecogniser(nn.Module):
+    """MFCC -> scores of 28 characters and blank, at 50 Hz."""
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.dense = nn.Sequential(
+            nn.Conv1d(N_MFCC, width, 2 * AROUND + 1, stride=2, padding=AROUND),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Conv1d(width, width, 1),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+        )
+        self.recurrent = nn.LSTM(width, width, batch_first=True, bidirectional=True)
+        self.characters = nn.Sequential(
+            nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, BLANK + 1)
+        )
+
+    def forward(self, mfccs: list[Tensor]) -> list[Tensor]:
+        """Utterances (n, 20) of any length -> scores (ceil(n / 2), 29), not normalised."""
+        lengths = torch.tensor([(len(a) + 1) // 2 for a in mfccs])
+        x = self.dense(pad_sequence(mfccs, batch_first=True).mT).mT
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        y, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
+        return [row[:n] for row, n in zip(self.characters(y), lengths, strict=True)]
+
+
+def encode(text: str) -> Tensor:
+    """Text of ALPHABET's characters -> their indices."""
+    return torch.tensor([ALPHABET.index(c) for c in text])
+
+
+def ctc_loss(scores: list[Tensor], texts: list[str]) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006): minus the log probability of the
+    texts under all alignments, per character. Scores (n, 29)."""
+    return F.ctc_loss(
+        pad_sequence(scores).log_softmax(-1),
+        torch.cat([encode(t) for t in texts]),
+        [len(s) for s in scores],
+        [len(t) for t in texts],
+        blank=BLANK,
+    )
+
+
+def transcribe(scores: Tensor) -> str:
+    """The text of the likeliest alignment: repeats are one character, blanks none."""
+    best = scores.argmax(-1)
+    best = best[torch.cat([torch.ones(1, dtype=bool), best[1:] != best[:-1]])]
+    return "".join(ALPHABET[int(i)] for i in best if i != BLANK)
+
+
+def windows(scores: Tensor) -> Tensor:
+    """Scores (2T, 29) at 50 Hz -> (T, 16, 29), as AD-NeRF cuts them: frame t sees the 16 steps
+    from 8 before its beginning, 0.32 s; outside the utterance stand zeros."""
+    padded = F.pad(scores, (0, 0, STEPS // 2, STEPS // 2))
+    return padded.unfold(0, STEPS, 2)[: len(scores) // 2].mT.contiguous()
+
+
+def read_aud(path: str | Path, n_frames: int) -> Tensor:
+    """DeepSpeech features of one's own, AD-NeRF's aud.npy: (T, 16, 29), one window a frame.
+
+    The first `n_frames` are returned. InputError where the file holds something else.
+    """
+    try:
+        aud = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a .npy array ({error})") from None
+    if aud.ndim != 3 or aud.shape[1:] != (STEPS, BLANK + 1):
+        raise InputError(f"{path} holds {aud.shape}: DeepSpeech windows are (T, 16, 29)")
+    if len(aud) < n_frames:
+        raise InputError(f"{path} has {len(aud)} windows for {n_frames} frames: make it again")
+    return torch.from_numpy(aud[:n_frames].astype(np.float32))
