@@ -29,17 +29,23 @@ AFTER = {
     "04_personality": ["02_disentanglement", "03_sync"],
     "05_radiance_field": ["02_disentanglement", "03_sync"],
     "06_evaluation": ["04_personality", "05_radiance_field"],
-    "00_overview": ["06_evaluation"],  # it opens the series and shows what the others found
+    "07_audio_features": ["02_disentanglement", "03_sync"],
+    "00_overview": ["06_evaluation", "07_audio_features"],  # it opens the series and shows what the others found
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
     "06_evaluation": ["dfa/data/reported.yaml"],
+    "07_audio_features": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
 CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
-# Notebooks 04 and 05 run side by side where there are two cores or more.
-THREADS = {"04_personality": 1, "05_radiance_field": max(1, CORES - 1)}
+# These run side by side: two of them on two cores, all on more.
+THREADS = {
+    "04_personality": 1,
+    "05_radiance_field": max(1, CORES // 2),
+    "07_audio_features": max(1, (CORES - 1) // 2),
+}
 
 RUNS = Path("runs", PROFILE)
 COPIES = Path("figures", PROFILE, "notebooks")
@@ -171,3 +177,13 @@ rule notebook:
     threads: lambda wildcards: THREADS.get(wildcards.name, CORES)
     run:
         run_notebook(wildcards.name, input.notebook, threads)
+
+
+# The longest of all begins first, or it would be the last to end.
+use rule notebook as longest_notebook with:
+    output:
+        RUNS / "{name,07_audio_features}.done",
+    priority: 1
+
+
+ruleorder: longest_notebook > notebook

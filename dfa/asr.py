@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from .audio import N_MFCC
-from .media import InputError
+from .audio import N_MFCC, PER_FRAME, mfcc, variants
+from .media import FPS, InputError
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # DeepSpeech's; the blank comes after
 BLANK = len(ALPHABET)
@@ -28,7 +28,7 @@ AROUND = 9  # MFCC vectors either way that one step sees
 class SpeechRecogniser(nn.Module):
     """MFCC -> scores of 28 characters and blank, at 50 Hz."""
 
-    def __init__(self, width: int = 128):
+    def __init__(self, width: int = 96):
         super().__init__()
         self.dense = nn.Sequential(
             nn.Conv1d(N_MFCC, width, 2 * AROUND + 1, stride=2, padding=AROUND),
@@ -51,6 +51,24 @@ class SpeechRecogniser(nn.Module):
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         y, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
         return [row[:n] for row, n in zip(self.characters(y), lengths, strict=True)]
+
+
+def utterances(
+    audio: np.ndarray, spans: np.ndarray, texts: list[str], rng: np.random.Generator, n: int
+) -> tuple[list[Tensor], list[str]]:
+    """The sentences of a recording (640 T,), once as they are and `n` times disturbed
+    (`audio.variants`): MFCC (m, 20) each, and what they say. spans (len(texts), 2) in seconds."""
+    T = len(audio) // 640
+    when = (np.arange(T, dtype=np.float32)[:, None] + 0.5) / FPS  # a disturbed sound may run faster
+    sounds, said = [], []
+    for c, moments in [(mfcc(audio, T), when), *variants(audio, when, n, rng)]:
+        cuts = np.searchsorted(moments[:, 0], spans + [-0.1, 0.1]) * PER_FRAME
+        whole = [
+            k for k, (a, b) in enumerate(cuts) if b - a > 2 * len(texts[k])
+        ]  # or CTC has no way
+        sounds += [torch.from_numpy(c[slice(*cuts[k])]) for k in whole]
+        said += [texts[k] for k in whole]
+    return sounds, said
 
 
 def encode(text: str) -> Tensor:

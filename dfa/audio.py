@@ -23,8 +23,8 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     Args:
         audio: (n,) 16 kHz mono in [-1, 1].
         n_frames: video frames that belong to it; by default as many as the sound fills.
-        warp: the filters lie at so many times their frequencies, 1.05 at most: formants are heard
-            as another vocal tract's, pitch and time stay (Jaitly & Hinton 2013).
+        warp: a formant at f is heard at f / warp, as another vocal tract's, and time stays (Jaitly
+            & Hinton 2013); 1.05 at most.
 
     Returns (4 * n_frames, 20) float32: vector 4 t is centred on the middle of video frame t. Each
     coefficient has mean 0 and variance 1 over the utterance, so that level, microphone and voice
@@ -39,13 +39,13 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     audio = np.append(audio[:1], audio[1:] - 0.97 * audio[:-1])
     mel = librosa.feature.melspectrogram(
         y=audio,
-        sr=SAMPLE_RATE,
+        sr=SAMPLE_RATE / warp,  # only tells the filters where a bin lies
         n_fft=512,
         win_length=400,
         hop_length=HOP,
         n_mels=40,
-        fmin=50 * warp,
-        fmax=7600 * warp,
+        fmin=50,
+        fmax=7600,
     )[:, : PER_FRAME * n_frames]
     # a floor relative to the loudest moment: silence and faint noise look alike
     log_mel = np.log(mel + 1e-6 * max(float(mel.max()), 1e-4))
@@ -95,6 +95,6 @@ def variants(
     for k in range(n):
         rate = rng.uniform(0.84, 1.2) if k % 2 else 1.0
         sound, frames = faster(audio, track, rate)
-        warp = rng.uniform(0.9, 1.05)
+        warp = rng.uniform(0.88, 1.05)
         out.append((mfcc(disturb(sound, rng), len(frames), warp), frames))
     return out

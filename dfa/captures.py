@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dfa.media import InputError
+from dfa.media import FPS, InputError
 
 TEST = ("subject_a", "subject_b")
 CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 13))
 NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
+VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
+HELD = 0.12  # s from which a vowel counts as held
 
 
 def path(name: str) -> Path:
@@ -39,3 +41,15 @@ def truth(name: str) -> dict[str, np.ndarray]:
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)
+
+
+def quiet_and_held(name: str, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the first T frames lie in silence, two frames from any phoneme, and which within a
+    held vowel: (T,) bool each."""
+    said = truth(name)
+    quiet, held = np.ones(T, bool), np.zeros(T, bool)
+    for (start, end), phone in zip(said["phonemes"] * FPS, said["phoneme_names"], strict=True):
+        quiet[max(0, int(start) - 2) : int(np.ceil(end)) + 2] = False
+        if end - start >= HELD * FPS and VOWELS & set(str(phone)):
+            held[int(np.ceil(start)) : int(end)] = True
+    return quiet, held

@@ -103,7 +103,7 @@ class RadianceField(nn.Module):
         self.register_buffer("h_std", h.std(0).clamp_min(1e-3))
         self.register_buffer("a_mean", heard.mean(0))
         spread = heard.std(0)  # an entry that hardly moves is no message
-        self.register_buffer("a_std", spread.clamp_min(0.1 * float(spread.mean()) + 1e-6))
+        self.register_buffer("a_std", spread.clamp_min(0.5 * float(spread.mean()) + 1e-6))
         half = 0.5 * float(mean[5] + self.DEPTH[1]) / FOCAL * 1.05
         centre = -mean[3:5]  # the optical axis, as seen from the head
         lo = torch.tensor([centre[0] - half, centre[1] - half, self.DEPTH[0]])
@@ -131,7 +131,12 @@ class RadianceField(nn.Module):
         with torch.no_grad():
             self.front[:3] += 0.4
             self.background[:3] += 0.5
-        self.lips = nn.Sequential(nn.Linear(heard.shape[1], 32), nn.ReLU(), nn.Linear(32, 16))
+        self.lips = nn.Sequential(
+            nn.Dropout(0.3),  # a minute of speech is little: no entry may be relied upon
+            nn.Linear(heard.shape[1], 32),
+            nn.ReLU(),
+            nn.Linear(32, 16),
+        )
         self.code = nn.Sequential(nn.Linear(16 + DIM_E, 32), nn.ReLU(), nn.Linear(32, J))
         self.torso = nn.Linear(12, 3, bias=False)  # how the torso is carried along, metres
         nn.init.zeros_(self.torso.weight)
@@ -154,8 +159,10 @@ class RadianceField(nn.Module):
             "background": 1e-2,
         }
         groups = [{"params": [getattr(self, name)], "lr": lr} for name, lr in fast.items()]
-        rest = [p for name, p in self.named_parameters() if name not in fast]
-        return [*groups, {"params": rest, "lr": 2e-3}]
+        lips = [*self.lips.parameters(), *self.code.parameters()]  # a long way from the pixels
+        known = {id(p) for p in lips}
+        rest = [p for n, p in self.named_parameters() if n not in fast and id(p) not in known]
+        return [*groups, {"params": lips, "lr": 6e-3}, {"params": rest, "lr": 2e-3}]
 
     def embed(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, DIM_C) -> standardised poses (B, 12), code of f_c (B, 16 + 8), weights (B, J)."""
@@ -296,7 +303,7 @@ class PoseCorrections(nn.Module):
         return torch.lerp(knots[k], knots[k + 1], share)
 
 
-def region_weights(points: Tensor, size: int, extra: float = 4.0) -> Tensor:
+def region_weights(points: Tensor, size: int, extra: float = 30.0) -> Tensor:
     """Where a pixel counts more: eyes and mouth are few pixels and most of what one looks at.
 
     points: (T, 68, 2) tracked landmarks in unit coordinates. Returns (T, 1, size, size), mean 1.

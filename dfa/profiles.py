@@ -21,6 +21,8 @@ class Profile:
     vae_steps: int
     cme_steps: int  # on the corpus, then as many again on one subject
     field_steps: int
+    asr_steps: int  # of table 5's recogniser
+    feature_steps: int  # of each of table 5's fields
     talk_seconds: float  # at most this long a talking head is rendered
     test: tuple[str, ...] = TEST
 
@@ -39,6 +41,8 @@ PROFILES = {
             vae_steps=20,
             cme_steps=10,
             field_steps=40,
+            asr_steps=20,
+            feature_steps=20,
             talk_seconds=2.0,
         ),
         Profile(
@@ -52,6 +56,8 @@ PROFILES = {
             vae_steps=900,
             cme_steps=300,
             field_steps=1500,
+            asr_steps=700,
+            feature_steps=300,
             talk_seconds=12.0,
         ),
         Profile(
@@ -65,6 +71,8 @@ PROFILES = {
             vae_steps=50_000,
             cme_steps=5_000,
             field_steps=100_000,
+            asr_steps=20_000,
+            feature_steps=50_000,
             talk_seconds=60.0,
         ),
     )

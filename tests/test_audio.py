@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from dfa.audio import N_MFCC, PER_FRAME, mfcc
+from dfa.audio import N_MFCC, PER_FRAME, disturb, faster, mfcc, variants
 
 
 def test_a_click_is_heard_in_its_own_video_frame():
@@ -43,3 +43,66 @@ def test_cepstrum_is_librosas():
 
 def test_length_is_what_is_asked():
     assert mfcc(np.zeros(1000, np.float32) + 0.1, 25).shape == (100, 20)
+
+
+def tone(hz: float, seconds: float = 2.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hz * np.arange(int(16_000 * seconds)) / 16_000).astype("f4")
+
+
+def pitch(audio: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(audio[4000:-4000] * np.hanning(len(audio) - 8000)))
+    return float(np.argmax(spectrum) * 16_000 / (len(audio) - 8000))
+
+
+def test_faster_is_higher_and_its_track_keeps_to_the_sound():
+    audio = tone(500)
+    audio[640 * 30 : 640 * 31] *= 3  # frame 30 is loud, and its track says so
+    track = np.zeros((50, 2))
+    track[30] = 1
+    quick, frames = faster(audio, track, 1.25)
+    assert quick.shape == (40 * 640,) and frames.shape == (40, 2)
+    assert pitch(quick) == pytest.approx(625, rel=0.02)
+    loudest = np.abs(quick).reshape(40, 640).max(1).argmax()
+    assert loudest == pytest.approx(24, abs=1)
+    assert frames[:, 0].argmax() == pytest.approx(loudest, abs=1)
+    same, frames = faster(audio, track, 1.0)
+    np.testing.assert_allclose(same, audio, atol=1e-5)
+    np.testing.assert_allclose(frames, track)
+
+
+def test_warp_hears_another_vocal_tract():
+    """Noise with a formant at 1000 Hz, heard with warp 0.8, is noise with a formant at 1250 Hz."""
+    noise = np.fft.rfft(np.random.default_rng(0).normal(size=48_000))
+    hz = np.fft.rfftfreq(48_000, 1 / 16_000)
+    hop = np.arange(48_000) // 4800 % 2  # now one formant, now another: MFCC lose the mean
+
+    def babble(*formants: float) -> np.ndarray:
+        sounds = [np.fft.irfft(noise / (1 + ((hz - f) / 100) ** 2)) for f in formants]
+        return np.where(hop, *sounds).astype(np.float32)
+
+    low, high = babble(1000, 2000), babble(1250, 2500)
+    plain, warped = mfcc(high)[:, 1:6], mfcc(low, warp=0.8)[:, 1:6]
+    alike = np.corrcoef(plain.ravel(), warped.ravel())[0, 1]
+    assert alike > 0.9
+    assert alike > np.corrcoef(plain.ravel(), mfcc(low)[:, 1:6].ravel())[0, 1] + 0.05
+
+
+def test_disturbed_sound_stays_where_it_was():
+    """Room, equaliser and noise change how it sounds, not when."""
+    click = np.zeros(32_000, np.float32)
+    click[16_000:16_160] = 0.8
+    for k in range(8):
+        out = disturb(click, np.random.default_rng(k))
+        assert out.shape == click.shape and np.isfinite(out).all()
+        assert not np.allclose(out, click, atol=1e-3)
+        power = np.convolve(out**2, np.ones(160), "same")
+        assert abs(int(power.argmax()) - 16_080) < 400
+
+
+def test_variants_are_seeded_and_differ():
+    audio, track = tone(300), np.arange(50.0)[:, None]
+    one, again = (variants(audio, track, 3, np.random.default_rng(5)) for _ in range(2))
+    for (c, t), (c2, _) in zip(one, again, strict=True):
+        np.testing.assert_array_equal(c, c2)
+        assert c.shape == (4 * len(t), N_MFCC)
+    assert len(one[0][1]) == 50 and not np.allclose(one[0][0], one[2][0])

@@ -176,3 +176,15 @@ def test_tracking_errors_are_counted_in_degrees_millimetres_and_blinks():
     assert n["blink_precision"] in (4, 5)  # the half blink may count, and may not be missed
     assert value["blink_precision"] == pytest.approx(1 - 1 / n["blink_precision"])
     assert (rows.ci_low <= rows.value).all() and (rows.value <= rows.ci_high).all()
+
+
+def test_interval_over_seeds_and_clips():
+    """As many seeds as one cares to have of the same clips say nothing more about other clips."""
+    clips = np.random.default_rng(0).normal(3, 1, 12)
+    one = evaluate.interval(clips)
+    assert evaluate.interval(np.stack([clips] * 5)) == pytest.approx(one, rel=0.05)
+    value, low, high = evaluate.interval(np.stack([clips, clips + 4.0]))  # seeds that disagree
+    assert value == pytest.approx(clips.mean() + 2)
+    assert high - low > 2 * (one[2] - one[1])
+    assert evaluate.interval([[1.0, np.nan], [3.0, np.nan]])[0] == 2.0
+    assert np.isnan(evaluate.interval([np.nan])).all()

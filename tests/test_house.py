@@ -69,6 +69,7 @@ def test_the_series_is_whole():
         "04_personality",
         "05_radiance_field",
         "06_evaluation",
+        "07_audio_features",
     ]
 
 

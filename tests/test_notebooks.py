@@ -208,7 +208,7 @@ def smoke():
 def test_smoke_makes_every_artifact(smoke):
     entries = {entry["id"]: entry for entry in json.loads((smoke / "manifest.json").read_text())}
     assert {"figure3", "figure5", "table2", "talking_head_a", "talking_head_b"} <= set(entries)
-    assert {"tracking", "disentanglement", "sync"} <= set(entries)
+    assert {"tracking", "disentanglement", "sync", "sync_options", "table5"} <= set(entries)
     for entry in entries.values():
         assert entry["notebook"] in SERIES
         assert entry["parameters"]["profile"] == "smoke"
@@ -219,13 +219,13 @@ def test_smoke_makes_every_artifact(smoke):
         executed = nbformat.read(smoke / "notebooks" / f"{name}.ipynb", as_version=4)
         code = [cell for cell in executed.cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    rows = (smoke / "tables/table2.csv").read_text().splitlines()
-    assert rows[0] == "testset,method,metric,paper,value,ci_low,ci_high,n"
-    assert {tuple(row.split(",")[:2]) for row in rows[1:]} == {
-        (testset, method)
-        for testset in ("subject_a", "subject_b")
-        for method in ("Ground Truth", "DFA-NeRF")
-    }
+    methods = {"table2": {"Ground Truth", "DFA-NeRF"}}
+    methods["table5"] = methods["table2"] | {"MFCC", "DeepSpeech"}
+    for table, expected in methods.items():
+        rows = (smoke / f"tables/{table}.csv").read_text().splitlines()
+        assert rows[0] == "testset,method,metric,paper,value,ci_low,ci_high,n"
+        found = {tuple(row.split(",")[:2]) for row in rows[1:]}
+        assert found == {(n, method) for n in ("subject_a", "subject_b") for method in expected}
 
 
 @pytest.mark.slow

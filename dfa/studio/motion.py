@@ -106,7 +106,6 @@ LETTERS = {
     }.items()
     for letter in letters
 }
-VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
 ROUNDING = ("mouthPucker", "mouthFunnel")
 LIP_SHAPES = sorted({a for _, targets in VISEMES.values() for a in targets} | {"mouthClose"})
 OPENERS = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthStretch")
