@@ -140,3 +140,20 @@ def test_poses_that_were_never_seen_do_not_drive_the_networks():
     far[:, :12] = field.h_mean.repeat(2) + torch.tensor([[4.0], [400.0]]) * field.h_std.repeat(2)
     poses, _, _ = field.embed(far)
     torch.testing.assert_close(poses[0], poses[1])
+
+
+def test_any_audio_feature_conditions_the_field():
+    """As table 5 asks: other widths, more frames around; a unit of each is its training spread."""
+    g = torch.Generator().manual_seed(2)
+    heard = 50 * torch.randn(20, 80, generator=g) + 7
+    cond = nerf.conditions(poses(), heard, torch.randn(20, 8, generator=g), context=6)
+    assert cond.shape == (20, 12 + 8 + 13 * 80)
+    torch.testing.assert_close(cond[10, 20:].view(13, 80), heard[4:17])
+    torch.manual_seed(0)
+    field = nerf.RadianceField(cond).eval()
+    torch.manual_seed(0)
+    other = nerf.RadianceField(torch.cat([cond[:, :20], cond[:, 20:] / 50 - 3], 1)).eval()
+    with torch.no_grad():
+        image, _ = field(cond[:2], 32)
+        same, _ = other(torch.cat([cond[:2, :20], cond[:2, 20:] / 50 - 3], 1), 32)
+    torch.testing.assert_close(image, same, atol=1e-4, rtol=1e-3)
