@@ -44,6 +44,7 @@ CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
 THREADS = {
     "04_personality": 1,
     "05_radiance_field": max(1, CORES // 2),
+    "06_evaluation": max(1, CORES // 2),
     "07_audio_features": max(1, (CORES - 1) // 2),
 }
 

@@ -113,9 +113,10 @@ def ship(runs: str | Path) -> None:
 
 
 def at_home(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[h ; f_e] (T, 14) with h around the person's own mean, and that mean (6,)."""
-    home = x[:, :6].mean(0)
-    return torch.cat([x[:, :6] - home, x[:, 6:]], 1), home
+    """[h ; f_e] (T, 14) around the person's own place, and that place (14,): the mean pose, and the
+    median eye code, which is open eyes. How somebody's eyes look is not how they move."""
+    home = torch.cat([x[:, :6].mean(0), x[:, 6:].median(0).values])
+    return x - home, home
 
 
 def _windows(tensors: list[Tensor], length: int, batch: int, g: torch.Generator):
@@ -349,7 +350,7 @@ def sample_personal(
     x, home = at_home(x)
     g = torch.Generator().manual_seed(seed)
     made = generate(corpus.vae, cme, x[:BOP], f_a if listen else None, len(f_a), g)
-    return torch.cat([made[:, :6] + home, made[:, 6:]], 1)
+    return made + home
 
 
 @dataclass

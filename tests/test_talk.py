@@ -54,5 +54,23 @@ def test_motion_can_be_sampled_for_anyone(seen):
     assert a[:, :3].abs().max() < np.radians(45)
 
 
+def test_sampled_eyes_stay_this_persons(seen):
+    """A generator that learnt from many must not put other people's eyes into this face."""
+    attributes, audio = seen
+    corpus = talk.Corpus.load()
+    x = corpus.personal(attributes)
+    made = talk.sample_personal(corpus, corpus.cme, x, corpus.f_a(audio, len(x)), 0)
+    off = (made[:, 6:].median(0).values - x[:, 6:].median(0).values).abs()
+    assert (off < x[:, 6:].std(0)).all()
+
+
+def test_home_is_the_mean_pose_and_open_eyes():
+    x = torch.randn(101, 14)
+    around, home = talk.at_home(x)
+    torch.testing.assert_close(around + home, x)
+    torch.testing.assert_close(around[:, :6].mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    assert ((around[:, 6:] > 0).sum(0) == 50).all()
+
+
 def test_training_part_is_the_first_ten_elevenths():
     assert talk.training_part(1650) == 1500
