@@ -72,5 +72,19 @@ def test_home_is_the_mean_pose_and_open_eyes():
     assert ((around[:, 6:] > 0).sum(0) == 50).all()
 
 
+def test_speech_without_pauses_is_heard_among_some():
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 0.1, 100 * 640).astype(np.float32)
+    heard, lead = talk.among_pauses(speech)
+    np.testing.assert_array_equal(heard[lead * 640 : (lead + 100) * 640], speech)
+    assert not heard[: lead * 640].any() and not heard[(lead + 100) * 640 :].any()
+    assert 1 - len(speech) / len(heard) == pytest.approx(0.2, abs=0.02)
+    speech[30 * 640 : 45 * 640] = 0  # it pauses by itself
+    same, lead = talk.among_pauses(speech)
+    assert lead == 0 and same is speech
+    for short in (np.zeros(300, np.float32), np.zeros(64_000, np.float32)):  # nothing to hear
+        assert len(talk.among_pauses(short)[0]) >= len(short)
+
+
 def test_training_part_is_the_first_ten_elevenths():
     assert talk.training_part(1650) == 1500
