@@ -10,7 +10,7 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import resample_poly
 
-from .media import FPS, SAMPLE_RATE
+from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 HOP = SAMPLE_RATE // 100  # the paper's 10 ms
 PER_FRAME = SAMPLE_RATE // HOP // FPS  # 4 MFCC vectors to a video frame
@@ -30,7 +30,7 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     coefficient has mean 0 and variance 1 over the utterance, so that level, microphone and voice
     (whose effect is mostly additive in the cepstrum) fall out.
     """
-    samples = SAMPLE_RATE // FPS
+    samples = SAMPLES_PER_FRAME
     if n_frames is None:
         n_frames = max(1, len(audio) // samples)
     audio = librosa.util.fix_length(np.asarray(audio, np.float32), size=n_frames * samples)
@@ -56,12 +56,12 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
 def faster(audio: np.ndarray, track: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """Sound (n,) and what goes with its frames (T, D), both `rate` times as fast: pitch, formants
     and tempo change together, as on a tape. Returns (640 T',), (T', D)."""
-    percent, samples = round(100 * rate), SAMPLE_RATE // FPS
+    percent = round(100 * rate)
     audio = resample_poly(audio, 100, percent).astype(np.float32)
-    T = min(len(audio) // samples, len(track) * 100 // percent)
+    T = min(len(audio) // SAMPLES_PER_FRAME, len(track) * 100 // percent)
     middle = (np.arange(T) + 0.5) * percent / 100 - 0.5  # where frame t of the new was in the old
     columns = [np.interp(middle, np.arange(len(track)), x) for x in np.asarray(track).T]
-    return audio[: T * samples], np.stack(columns, 1).astype(np.float32)
+    return audio[: T * SAMPLES_PER_FRAME], np.stack(columns, 1).astype(np.float32)
 
 
 def disturb(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 
 from .audio import PER_FRAME
-from .media import FPS, SAMPLE_RATE, InputError
+from .media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
 
 FRAMES = 5  # of a window
 SIDE = 224  # pixels of a face
@@ -117,7 +117,7 @@ def sound_features(audio: np.ndarray, n_frames: int) -> Tensor:
     Vector k hears 25 ms from k * 10 ms on. They read 16-bit sound, and its scale matters. The sound
     is cut or filled with silence where the last vector ends.
     """
-    n = n_frames * SAMPLE_RATE // FPS + 240  # the last of them reaches 15 ms beyond its step
+    n = n_frames * SAMPLES_PER_FRAME + 240  # the last of them reaches 15 ms beyond its step
     pcm = np.clip(np.round(audio[:n] * 32768.0), -32768, 32767)
     return torch.from_numpy(mfcc(np.pad(pcm, (0, n - len(pcm))), SAMPLE_RATE)).float()
 

@@ -21,7 +21,7 @@ from .asr import SpeechRecogniser, ctc_loss
 from .audio import mfcc, variants
 from .disentangle import Disentangler, plain_loss, swap_loss
 from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
-from .media import FPS, SAMPLE_RATE, atomic, frame_count
+from .media import SAMPLES_PER_FRAME, atomic, frame_count
 from .nerf import PoseCorrections, RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
@@ -361,14 +361,14 @@ def among_pauses(audio: np.ndarray) -> tuple[np.ndarray, int]:
     MFCC are normalised over the utterance, and the captures pause for a fifth of their time. Where
     nobody pauses, speech itself would be the mean, and the lips would hardly open.
     """
-    samples = SAMPLE_RATE // FPS
-    T = max(1, len(audio) // samples)
-    level = np.square(np.pad(audio, (0, samples))[: T * samples].reshape(T, -1)).mean(1)
+    T = max(1, len(audio) // SAMPLES_PER_FRAME)
+    whole = np.pad(audio, (0, SAMPLES_PER_FRAME))[: T * SAMPLES_PER_FRAME]
+    level = np.square(whole.reshape(T, -1)).mean(1)
     pauses = float((level < 1e-3 * np.percentile(level, 95)).mean())  # 30 dB below speech
     if pauses >= 0.1:
         return audio, 0
     lead = math.ceil((0.2 - pauses) / 0.8 * T / 2)
-    return np.pad(audio, lead * samples), lead
+    return np.pad(audio, lead * SAMPLES_PER_FRAME), lead
 
 
 @dataclass
