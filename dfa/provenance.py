@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,8 @@ class Run:
         for path, metadata in ((png, {"Software": None}), (pdf, undated)):
             with atomic(path) as part:
                 fig.savefig(part, dpi=150, bbox_inches="tight", metadata=metadata)
+                if path == pdf:
+                    _photos_as_jpeg(part)
         outputs = [png, pdf]
         if data is not None:
             outputs.append(self.folder / f"{id}.csv")
@@ -380,6 +383,28 @@ def _locked(path: Path) -> Iterator[None]:
 def _write_text(path: Path, text: str) -> None:
     with atomic(path) as part:
         part.write_text(text, "utf-8")
+
+
+def _photos_as_jpeg(pdf: Path) -> None:
+    """Re-encode a one-page PDF's colour images as JPEG; matplotlib's are four times as large.
+
+    A file whose images all have transparency or a palette, or would save little, keeps its bytes.
+    """
+    from pypdf import PdfWriter
+
+    options = {"quality": 85, "subsampling": 0, "optimize": True}  # full colour: thin lines stay
+    writer = PdfWriter(clone_from=pdf, keep_initial_header=True)
+    smaller = False
+    for image in writer.pages[0].images:
+        stream = image.indirect_reference.get_object()
+        if stream["/ColorSpace"] != "/DeviceRGB" or "/SMask" in stream:
+            continue
+        image.image.save(jpeg := BytesIO(), "JPEG", **options)
+        if jpeg.tell() + 1000 < len(image.data):
+            image.replace(image.image, **options)
+            smaller = True
+    if smaller:
+        writer.write(pdf)
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -9,12 +9,13 @@ import sys
 import matplotlib
 import numpy as np
 import pandas as pd
+import pypdf
 import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dfa import provenance
+from dfa import plots, provenance
 from dfa.media import InputError
 
 SCHEMA = {
@@ -62,6 +63,14 @@ def a_figure():
     ax.imshow(np.arange(12).reshape(3, 4))
     ax.legend()
     return fig
+
+
+def a_grid():
+    """Two frames like photographs: smooth colours, some noise."""
+    y, x = np.mgrid[:128, :128] / 128
+    smooth = np.stack([x, y, (1 + np.sin(6 * x * y)) / 2], axis=-1)
+    frames = smooth + np.random.default_rng(0).normal(0, 0.02, (2, 128, 128, 3))
+    return plots.frame_grid([(255 * frames.clip(0, 1)).astype(np.uint8)])
 
 
 def test_root_from_the_top_and_from_notebooks(repo, monkeypatch):
@@ -132,9 +141,10 @@ def test_bytes_depend_on_the_drawing_alone(repo):
     """Two processes, other hash seeds, other folders: the same figures and tables."""
     code = (
         "import sys, matplotlib; matplotlib.use('Agg'); sys.path.insert(0, sys.argv[1])\n"
-        "from test_provenance import TABLE, a_figure; from dfa import provenance\n"
+        "from test_provenance import TABLE, a_figure, a_grid; from dfa import provenance\n"
         "run = provenance.start('01_test', 'smoke'); run.save_table(TABLE, 't')\n"
         "figure = a_figure(); run.save_figure(figure, 'f', data=TABLE)\n"
+        "run.save_figure(a_grid(), 'g')\n"
         "run.save_figure(figure, 'f', data=TABLE)\n"  # twice: the footer is not drawn over itself
     )
     hashes = []
@@ -142,10 +152,47 @@ def test_bytes_depend_on_the_drawing_alone(repo):
         env = {**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": seed * 9}
         here = os.path.dirname(__file__)
         subprocess.run([sys.executable, "-c", code, here], cwd=repo, env=env, check=True)
-        (f, t) = provenance.manifest(repo / "figures/smoke")
-        hashes.append({**f["outputs"], **t["outputs"]})
-    assert len(hashes[0]) == 6
+        (f, g, t) = provenance.manifest(repo / "figures/smoke")
+        hashes.append({**f["outputs"], **g["outputs"], **t["outputs"]})
+    assert len(hashes[0]) == 8
     assert hashes[0] == hashes[1]
+
+
+def test_photographs_are_jpeg_in_the_pdf(repo):
+    def images(path):
+        (page,) = pypdf.PdfReader(path).pages
+        kinds = [i.indirect_reference.get_object()["/Filter"] for i in page.images]
+        return kinds, np.array([np.asarray(i.image, float) for i in page.images])
+
+    run, fig = provenance.start("01_test", "smoke"), a_grid()
+    run.save_figure(fig, "f")
+    path, own = run.path("f.pdf"), repo / "own.pdf"
+    fig.savefig(own, dpi=150, bbox_inches="tight")  # with the footer that it has by now
+    assert path.stat().st_size < 0.5 * own.stat().st_size
+    (ours, pixels), (theirs, lossless) = images(path), images(own)
+    assert (ours, theirs) == (["/DCTDecode"] * 2, ["/FlateDecode"] * 2)
+    assert np.abs(pixels - lossless).mean() < 4
+    saved = path.read_bytes()
+    reader = pypdf.PdfReader(path)
+    assert (reader.pdf_header, reader.metadata, "/ID" in reader.trailer) == ("%PDF-1.4", {}, False)
+    run.save_figure(fig, "f")
+    assert path.read_bytes() == saved
+
+
+@pytest.mark.parametrize("kind", ["lines", "palette", "transparent"])
+def test_other_pdfs_are_matplotlibs_own(repo, kind):
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.plot([0, 1, 4])
+    if kind != "lines":
+        shape = (400, 400) if kind == "palette" else (400, 400, 3)
+        values = np.random.default_rng(0).random(shape)
+        alpha = 0.5 if kind == "transparent" else None
+        ax.imshow(values, alpha=alpha, interpolation="nearest")
+    run = provenance.start("01_test", "smoke")
+    run.save_figure(fig, "f")
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    fig.savefig(repo / "own.pdf", dpi=150, bbox_inches="tight", metadata=undated)
+    assert run.path("f.pdf").read_bytes() == (repo / "own.pdf").read_bytes()
 
 
 def test_many_processes_write_one_manifest(repo):
