@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from .disentangle import EYE_POINTS, MOUTH_POINTS, expression
-from .face import FaceModel
+from .face import FaceModel, pose, project
+from .media import write_video
 
 # the polylines of the 68 iBUG points: jaw, brows, nose bridge, nose, eyes, outer and inner lips
 LINES = [
@@ -46,6 +49,31 @@ def draw_landmarks(ax: Axes, points: np.ndarray, title: str = "", alpha: float =
         ax.invert_yaxis()
     ax.axis("off")
     ax.set_title(title, fontsize=9)
+
+
+def landmark_video(
+    path: str | Path,
+    landmarks: np.ndarray,
+    h: np.ndarray,
+    audio: np.ndarray | None = None,
+    size: int = 256,
+    zoom: float = 1.0,
+) -> None:
+    """Write a video of frontal landmarks (T, 68, 3), metres, moved by head poses h (T, 6), as the
+    camera of the captures would see them or `zoom` times as large, with the sound (n,)."""
+    X = pose(torch.as_tensor(h, dtype=torch.float32), torch.as_tensor(landmarks)).numpy()
+    seen = 0.5 + zoom * (project(X) - 0.5)
+    corners = np.round(seen * size * 16).astype(np.int32)  # sixteenths of a pixel
+    colours = {eyes: [round(255 * c) for c in to_rgb((MOUTH, EYES)[eyes])] for eyes in (0, 1)}
+
+    def frame(points: np.ndarray) -> np.ndarray:
+        image = np.full((size, size, 3), 255, np.uint8)
+        for first, last, closed in LINES:
+            colour = colours[first in EYE_POINTS]
+            cv2.polylines(image, [points[first:last]], bool(closed), colour, 2, cv2.LINE_AA, 4)
+        return image
+
+    write_video(path, map(frame, corners), audio)
 
 
 def face_mesh(landmarks: np.ndarray, sigma: float = 2e-4) -> np.ndarray:

@@ -5,8 +5,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from dfa import plots
-from dfa.face import MP_68, FaceModel
+from dfa import media, plots
+from dfa.face import FOCAL, MP_68, FaceModel
 
 
 @pytest.fixture
@@ -98,3 +98,19 @@ def test_people_get_sliders(monkeypatch):
     monkeypatch.setattr(ipywidgets, "interact", lambda **c: asked.update(c) or (lambda f: f))
     plots.interact(x=(0, 10))(lambda x=3: None)
     assert asked == {"x": (0, 10)}
+
+
+def test_landmark_video_draws_the_face_where_the_camera_sees_it(tmp_path):
+    """The drawing moves as the pinhole camera says, and the sound goes along."""
+    mean = FaceModel.load().at_mediapipe()[0][MP_68].astype(np.float32)
+    h = np.zeros((30, 6), np.float32)
+    h[:, 5], h[15:, 3] = 1.0, 0.05  # a metre away, then 5 cm to the side
+    plots.landmark_video(tmp_path / "a.mp4", np.repeat(mean[None], 30, 0), h, np.zeros(30 * 640))
+    frames = media.frames_of(tmp_path / "a.mp4", None, 256)
+    assert len(frames) == 30 and len(media.read_audio(tmp_path / "a.mp4")) > 25 * 640
+    centres = [np.argwhere(f.min(-1) < 200).mean(0) for f in (frames[5], frames[25])]
+    np.testing.assert_allclose(centres[1] - centres[0], [0, FOCAL * 0.05 * 256], atol=1)
+    drawn = np.argwhere(frames[5].min(-1) < 200)
+    seen = 256 * (0.5 + FOCAL * mean[:, :2] / (mean[:, 2:] + 1))
+    np.testing.assert_allclose(drawn.max(0)[::-1], seen.max(0), atol=3)
+    np.testing.assert_allclose(drawn.min(0)[::-1], seen.min(0), atol=3)
