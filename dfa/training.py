@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .media import atomic
+from .media import InputError, atomic
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -50,9 +50,18 @@ def save(model: nn.Module, path: str | Path, **metadata: object) -> None:
 
 
 def load(model: nn.Module, path: str | Path) -> dict:
-    """Load weights saved by `save` into `model`, set it to eval, and return the metadata."""
-    tensors, metadata = _read(path)
-    model.load_state_dict(tensors)
+    """Load weights saved by `save` into `model`, set it to eval, and return the metadata.
+
+    Raises InputError where the file is missing, damaged, or of another version's model.
+    """
+    try:
+        tensors, metadata = _read(path)
+        model.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no {type(model).__name__} of this version: make it again with"
+            " `dfa fit`, or `make figures`"
+        ) from error
     model.eval()
     return metadata
 

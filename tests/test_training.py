@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from dfa import training
+from dfa.media import InputError
 
 
 class Line(nn.Module):
@@ -77,3 +78,15 @@ def test_save_and_load_round_trip(tmp_path):
     training.save(a, tmp_path / "m.safetensors", steps=7)
     assert training.load(b, tmp_path / "m.safetensors")["steps"] == 7
     assert same(a.state_dict(), b.state_dict())
+
+
+def test_weights_of_something_else_are_one_line(tmp_path):
+    path = tmp_path / "m.safetensors"
+    training.save(nn.Linear(3, 2), path)
+    for broken in (None, path.read_bytes()[:40], b"not safetensors"):
+        if broken is not None:
+            path.write_bytes(broken)
+        with pytest.raises(InputError, match="holds no Line of this version: make it again"):
+            training.load(Line(), path)
+    with pytest.raises(InputError, match="holds no Line"):
+        training.load(Line(), tmp_path / "none.safetensors")
