@@ -143,7 +143,7 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
     corpus = Corpus.load(out)
     personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
     print("2/3 head motion and blinks", flush=True)
-    train_cme(corpus, [personal], [f_a], p.cme_steps, out / "personal.safetensors", args.seed)
+    train_cme(corpus, [personal], [f_a], p.cme_steps // 2, out / "personal.safetensors", args.seed)
     print("3/3 radiance field", flush=True)
     frames = frames_of(video, attributes.crop, p.size)[:T]
     cond = conditions(personal[:, :6], f_a, personal[:, 6:])

@@ -19,7 +19,8 @@ class Profile:
     sync_steps: int
     expert_steps: int
     vae_steps: int
-    cme_steps: int  # on the corpus, then as many again on one subject
+    cme_steps: int  # on the corpus; half as many on one subject
+    long_seconds: float  # of each long sequence of generated motion
     field_steps: int
     asr_steps: int  # of table 5's recogniser
     feature_steps: int  # of each of table 5's fields
@@ -38,8 +39,9 @@ PROFILES = {
             disentangle_steps=100,
             sync_steps=40,
             expert_steps=20,
-            vae_steps=20,
-            cme_steps=10,
+            vae_steps=10,
+            cme_steps=4,
+            long_seconds=20.0,
             field_steps=40,
             asr_steps=20,
             feature_steps=20,
@@ -53,8 +55,9 @@ PROFILES = {
             disentangle_steps=3000,
             sync_steps=800,
             expert_steps=600,
-            vae_steps=900,
-            cme_steps=300,
+            vae_steps=300,
+            cme_steps=80,
+            long_seconds=600.0,
             field_steps=1500,
             asr_steps=700,
             feature_steps=300,
@@ -70,6 +73,7 @@ PROFILES = {
             expert_steps=20_000,
             vae_steps=50_000,
             cme_steps=5_000,
+            long_seconds=600.0,
             field_steps=100_000,
             asr_steps=20_000,
             feature_steps=50_000,

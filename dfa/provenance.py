@@ -50,6 +50,11 @@ METRICS = {
     "blinks_per_s": ("Blinks/s", 2),
     "d_rot": ("D-Rot % ↓", 2),
     "d_pos": ("D-Pos % ↓", 2),
+    "d_rot_deg": ("D-Rot ° ↓", 2),
+    "d_pos_mm": ("D-Pos mm ↓", 2),
+    "crps": ("CRPS % ↓", 2),
+    "speed_ratio": ("Speed, of real", 2),
+    "freeze": ("Frozen %", 1),
 }
 
 

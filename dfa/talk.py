@@ -19,8 +19,9 @@ from torch import Tensor
 from . import face, tracking
 from .asr import SpeechRecogniser, ctc_loss
 from .audio import mfcc, variants
-from .disentangle import Disentangler, plain_loss, swap_loss
-from .gpvae import CrossModalEncoder, TransformerGPVAE, generate
+from .crossmodal import BOP, CrossModalEncoder, generate
+from .disentangle import DIM_M, Disentangler, plain_loss, swap_loss
+from .gpvae import VARIANTS, WINDOW, AttributeVAE
 from .media import SAMPLES_PER_FRAME, atomic, frame_count
 from .nerf import PoseCorrections, RadianceField, conditions, photo_loss, region_weights, render
 from .profiles import Profile
@@ -31,8 +32,7 @@ from .training import digest, load, pick_device, save, train
 
 WEIGHTS = Path(__file__).parent / "data" / "weights"  # trained on the sample captures' corpus
 CORPUS_WEIGHTS = ("disentangle", "sync", "gpvae", "cme")
-BOP = 25  # frames of the beginning of pose, tau
-WINDOW = 100  # frames of a GP-VAE window, T
+MOVES = 8  # windows of head motion and blinks a step
 
 
 def training_part(T: int) -> int:
@@ -67,13 +67,13 @@ class Corpus:
 
     f_d: Disentangler
     sync: SyncModel
-    vae: TransformerGPVAE | None = None
+    vae: AttributeVAE | None = None
     cme: CrossModalEncoder | None = None  # what fine-tuning on a person starts from
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS) -> Corpus:
         """Read the four networks from a folder of safetensors (the package ships one)."""
-        vae = TransformerGPVAE()
+        vae = AttributeVAE()
         corpus = cls(Disentangler(), SyncModel(), vae, CrossModalEncoder(vae))
         for model, name in zip(
             (corpus.f_d, corpus.sync, vae, corpus.cme), CORPUS_WEIGHTS, strict=True
@@ -90,6 +90,13 @@ class Corpus:
     def f_e(self, attributes: Attributes) -> Tensor:
         """Eye codes of a tracked video, (T, 8)."""
         return self.f_d.encode(torch.from_numpy(attributes.landmarks))[1].clone()
+
+    @torch.inference_mode()
+    def lid_opening(self, f_e: Tensor) -> np.ndarray:
+        """Lid opening (T,) of eye codes (T, 8), as a share of inter-ocular distance."""
+        l = self.f_d.decode(torch.zeros(len(f_e), DIM_M), f_e)
+        lids = (l[:, [37, 38, 43, 44]] - l[:, [41, 40, 47, 46]]).norm(dim=-1).mean(1)
+        return (lids / (l[:, 36:42].mean(1) - l[:, 42:48].mean(1)).norm(dim=-1)).numpy()
 
     def personal(self, attributes: Attributes) -> Tensor:
         """[h ; f_e], the attributes that the GP-VAE models, (T, 14)."""
@@ -248,29 +255,28 @@ def train_expert(mouths: list[Tensor], sounds: list[Tensor], p: Profile, path: P
     return expert, history
 
 
-def train_gpvae(
-    x: list[Tensor], p: Profile, path: Path, seed: int
-) -> tuple[TransformerGPVAE, list[dict]]:
-    """The Transformer GP-VAE on the (T, 14) attributes of all corpus subjects (eq. 4-8)."""
+def train_vae(
+    x: list[Tensor],
+    steps: int,
+    path: Path,
+    seed: int,
+    variant: str = "Trans GP-VAE",
+    beta: float = 0.3,
+) -> tuple[AttributeVAE, list[dict]]:
+    """A row of table 4, by default the Transformer GP-VAE, on the (T, 14) attributes of all corpus
+    subjects (eq. 4-8)."""
     torch.manual_seed(seed)
-    vae, x = TransformerGPVAE(), [at_home(s)[0] for s in x]
+    vae, x = AttributeVAE(*VARIANTS[variant]), [at_home(s)[0] for s in x]
     vae.fit_scale(x)
 
     def loss(g: torch.Generator):
-        return vae.loss(
-            torch.stack([x[i][s : s + WINDOW] for i, s in _windows(x, WINDOW, 16, g)]), g
-        )
+        windows = [x[i][s : s + WINDOW] for i, s in _windows(x, WINDOW, MOVES, g)]
+        return vae.loss(torch.stack(windows), g, beta)
 
     history = train(
-        vae,
-        loss,
-        path=path,
-        steps=p.vae_steps,
-        lr=2e-3,
-        seed=seed,
-        inputs=digest(*x),
-        label="Transformer GP-VAE",
-    )
+        vae, loss, path=path, steps=steps, lr=2e-3, seed=seed, inputs=digest(*x, variant, beta),
+        label=variant,
+    )  # fmt: skip
     return vae, history
 
 
@@ -278,9 +284,10 @@ def train_gpvae(
 
 
 def train_cme(
-    corpus: Corpus, x: list[Tensor], f_a: list[Tensor], steps: int, path: Path, seed: int
+    corpus: Corpus, x: list[Tensor], f_a: list[Tensor] | None, steps: int, path: Path, seed: int
 ) -> tuple[CrossModalEncoder, list[dict]]:
-    """The cross-modal encoder on [h ; f_e] (T, 14) and f_a (T, 64) of one person or many (eq. 9).
+    """The cross-modal encoder on [h ; f_e] (T, 14) and f_a (T, 64), or no sound at all, of one
+    person or many (eq. 9).
 
     It starts from `corpus.cme` where there is one: that is the fine-tuning on a selected person.
     """
@@ -288,16 +295,18 @@ def train_cme(
     vae = corpus.vae.requires_grad_(False)
     cme = CrossModalEncoder(vae) if corpus.cme is None else copy.deepcopy(corpus.cme)
     x, n = [at_home(s)[0] for s in x], min(WINDOW, *map(len, x))
+    cme.count_blinks(vae, x)
 
     def loss(g: torch.Generator):
-        cuts = list(_windows(x, n, 16, g))
-        windows, sounds = (torch.stack([y[i][s : s + n] for i, s in cuts]) for y in (x, f_a))
+        cuts = list(_windows(x, n, MOVES, g))
+        windows = torch.stack([x[i][s : s + n] for i, s in cuts])
+        sounds = None if f_a is None else torch.stack([f_a[i][s : s + n] for i, s in cuts])
         return cme.loss(vae, windows, sounds, BOP, g)
 
     start = [*vae.state_dict().values(), *cme.state_dict().values()]
     history = train(
-        cme, loss, path=path, steps=steps, lr=2e-3, seed=seed, inputs=digest(*x, *f_a, *start),
-        label="cross-modal encoder",
+        cme, loss, path=path, steps=steps, lr=2e-3, seed=seed,
+        inputs=digest(*x, *(f_a or []), *start), label="cross-modal encoder",
     )  # fmt: skip
     return cme, history
 
@@ -342,16 +351,25 @@ def train_field(
 
 
 def sample_personal(
-    corpus: Corpus, cme: CrossModalEncoder, x: Tensor, f_a: Tensor, seed: int, listen: bool = True
+    corpus: Corpus, cme: CrossModalEncoder, x: Tensor, f_a: Tensor | int, seed: int
 ) -> Tensor:
-    """Sampled [h ; f_e] (T, 14) for f_a (T, 64) of the person whose own (>= 25, 14) are `x`.
-
-    The beginning of pose is theirs. With `listen=False` the sound is not heard.
-    """
+    """Sampled [h ; f_e] (T, 14) for f_a (T, 64), or for T frames without sound, of the person whose
+    own (>= 25, 14) are `x`. The beginning of pose is theirs, and so is the noise of a seed."""
+    g = torch.Generator().manual_seed(seed + int(digest(x)[:8], 16))
     x, home = at_home(x)
-    g = torch.Generator().manual_seed(seed)
-    made = generate(corpus.vae, cme, x[:BOP], f_a if listen else None, len(f_a), g)
+    sound, n = (None, f_a) if isinstance(f_a, int) else (f_a, len(f_a))
+    made = generate(corpus.vae, cme, x[:BOP], sound, n, g)
+    made[:, :6] = within_reach(made[:, :6], x[:, :6])
     return made + home
+
+
+def within_reach(h: Tensor, own: Tensor) -> Tensor:
+    """Poses h (T, 6) less far out where they leave the 1st to 99th percentile of a person's `own`:
+    a Gaussian has no bounds, a neck has, and a field knows only poses that it has seen."""
+    low, high = torch.quantile(own, torch.tensor([0.01, 0.99], device=own.device), 0)
+    margin = (0.2 * (high - low)).clamp_min(1e-6)
+    beyond = h - h.clamp(low, high)
+    return h - beyond + margin * torch.tanh(beyond / margin)
 
 
 def among_pauses(audio: np.ndarray) -> tuple[np.ndarray, int]:

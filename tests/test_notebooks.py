@@ -12,7 +12,11 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+
+from dfa.gpvae import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SERIES = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
@@ -209,6 +213,7 @@ def test_smoke_makes_every_artifact(smoke):
     entries = {entry["id"]: entry for entry in json.loads((smoke / "manifest.json").read_text())}
     assert {"figure3", "figure5", "table2", "talking_head_a", "talking_head_b"} <= set(entries)
     assert {"tracking", "disentanglement", "sync", "sync_options", "table5"} <= set(entries)
+    assert {"table4", "table4_motion", "identity", "figure4", "figure6"} <= set(entries)
     for entry in entries.values():
         assert entry["notebook"] in SERIES
         assert entry["parameters"]["profile"] == "smoke"
@@ -226,6 +231,46 @@ def test_smoke_makes_every_artifact(smoke):
         assert rows[0] == "testset,method,metric,paper,value,ci_low,ci_high,n"
         found = {tuple(row.split(",")[:2]) for row in rows[1:]}
         assert found == {(n, method) for n in ("subject_a", "subject_b") for method in expected}
+    table4 = pd.read_csv(smoke / "tables/table4.csv").groupby(["testset", "protocol"])
+    variants, simple = set(VARIANTS), {"hold-last", "mean-pose", "GP"}
+    metrics = {"d_rot", "d_pos", "d_rot_deg", "d_pos_mm"}
+    for n in ("subject_a", "subject_b"):
+        for protocol, methods, measured in (
+            ("reconstruction", variants, metrics),
+            ("prediction", variants | simple, metrics | {"crps"}),
+            ("prediction, new person", variants | simple, metrics | {"crps"}),
+            ("generation", variants | simple, {"speed_ratio", "freeze", "blinks_per_s"}),
+        ):
+            rows = table4.get_group((n, protocol))
+            assert methods <= set(rows.method) and measured == set(rows.metric)
+            assert rows.value.notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_table_4_of_somebodys_own_tracks(smoke, tmp_path):
+    """A minute of tracks through notebook 04, with what smoke trained; too short is one line."""
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "runs/smoke", tmp_path / "runs/smoke")
+    short = tmp_path / "runs/smoke/subject_a/attributes.npz"
+    with np.load(short) as data:
+        T = len(data["h"])
+        minute = {k: np.concatenate([v] * 3) if len(v) == T else v for k, v in data.items()}
+    np.savez(tmp_path / "minute.npz", **minute)
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks/04_personality.ipynb"]
+    command += ["out.ipynb", "-k", "python3", "-p", "profile", "smoke", "-p", "tracks"]
+    run = lambda tracks: subprocess.run(  # noqa: E731
+        [*command, tracks], cwd=tmp_path, capture_output=True, text=True
+    )
+    said = run("minute.npz").stderr
+    tables = tmp_path / "figures/smoke/tables"
+    assert (tables / "table4_tracks.csv").exists(), said[-3000:]
+    found = pd.read_csv(tables / "table4_tracks.csv").groupby("protocol").method.agg(set)
+    assert found["prediction"] == {*VARIANTS, "hold-last", "mean-pose", "GP"}
+    assert found["reconstruction"] == found["generation"] == set(VARIANTS)
+    assert "tracks of minute" in (tables / "table4_tracks.html").read_text()
+    assert f"has {T / 25:.0f} s: give 44 s or more" in run(short).stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

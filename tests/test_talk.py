@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfa import captures, media, sync, talk
+from dfa import captures, evaluate, media, sync, talk
 from dfa.tracking import track
 
 SECONDS = 6
@@ -62,6 +62,29 @@ def test_sampled_eyes_stay_this_persons(seen):
     made = talk.sample_personal(corpus, corpus.cme, x, corpus.f_a(audio, len(x)), 0)
     off = (made[:, 6:].median(0).values - x[:, 6:].median(0).values).abs()
     assert (off < x[:, 6:].std(0)).all()
+
+
+def test_sampled_eyes_blink_as_the_tracked_ones_open(seen):
+    """Lid opening read from eye codes: the same moments as the tracker's eye-aspect ratio."""
+    attributes, audio = seen
+    corpus = talk.Corpus.load()
+    opening = corpus.lid_opening(corpus.f_e(attributes))
+    assert opening.shape == (len(attributes),)
+    assert np.corrcoef(opening, attributes.ear)[0, 1] > 0.9
+    made = talk.sample_personal(corpus, corpus.cme, corpus.personal(attributes), 1500, 0)
+    half = (np.median(opening) + opening.min()) / 2
+    onsets = evaluate.blink_onsets(corpus.lid_opening(made[:, 6:]), half)
+    assert 0.1 < len(onsets) / 60 < 1.0  # a second, in a minute without sound
+
+
+def test_poses_stay_within_a_persons_reach():
+    own = torch.linspace(-1, 1, 201)[:, None].expand(-1, 6)  # 1 % to 99 %: -0.98 to 0.98
+    h = torch.linspace(-3, 3, 601)[:, None].expand(-1, 6)
+    near = talk.within_reach(h, own)
+    inside = h.abs() <= 0.98
+    torch.testing.assert_close(near[inside], h[inside])
+    assert near.abs().max() <= 0.98 + 0.2 * 1.96 + 1e-5
+    assert (near.diff(dim=0) >= 0).all() and (near.diff(dim=0) <= 0.0101).all()  # no step, no turn
 
 
 def test_home_is_the_mean_pose_and_open_eyes():
