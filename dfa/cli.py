@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import json
 import os
 import shutil
@@ -119,16 +120,25 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
     import torch
 
     from . import __version__
-    from .media import frames_of
+    from .media import atomic, frames_of
     from .nerf import conditions
     from .profiles import profile
     from .talk import CORPUS_WEIGHTS, WEIGHTS, Corpus, tracked, train_cme, train_field
+    from .training import one_first, pick_device
 
     out, p = Path(args.output), profile(args.profile)
     p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
+    if p.size < 32 or p.size % 2:
+        raise InputError("--size wants an even number of pixels, 32 at least")
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, if any
+    print = builtins.print if first else lambda *_, **__: None
     out.mkdir(parents=True, exist_ok=True)
     print("1/3 tracking", flush=True)
-    attributes = tracked(video, out / "attributes.npz")
+    with one_first(pick_device(args.device)):
+        attributes = tracked(video, out / "attributes.npz")
+        for name in CORPUS_WEIGHTS:
+            with atomic(out / f"{name}.safetensors") as part:
+                shutil.copyfile(WEIGHTS / f"{name}.safetensors", part)
     T = len(attributes.h)
     warnings = [f"made from {T / FPS:.1f} s of video"]
     if T / FPS < SHORT:
@@ -138,8 +148,6 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
             " seen poses, and eyes that may not shut"
         )
         print(f"warning: {warnings[0]}", file=sys.stderr, flush=True)
-    for name in CORPUS_WEIGHTS:
-        shutil.copyfile(WEIGHTS / f"{name}.safetensors", out / f"{name}.safetensors")
     corpus = Corpus.load(out)
     personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
     print("2/3 head motion and blinks", flush=True)
@@ -161,7 +169,8 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
         steps=p.field_steps,
         warnings=warnings, training_psnr=history[-1]["psnr"], video=Path(args.video).name,
     )  # fmt: skip
-    write_json(out / "model.json", model)
+    if first:
+        write_json(out / "model.json", model)
     print(f"{out}: {p.size}x{p.size}, training PSNR {history[-1]['psnr']:.1f} dB. Let it speak:")
     print(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
 
@@ -255,6 +264,48 @@ def export_command(args: argparse.Namespace) -> None:
     attributes = Attributes.load(args.attributes) if args.attributes else None
     n = write_adnerf(args.video, args.output, size=args.size, attributes=attributes, aud=args.aud)
     print(f"{args.output}: {n} frames of {args.size}x{args.size}; its README.txt says what is what")
+
+
+def bench_command(args: argparse.Namespace) -> None:
+    from .bench import bench
+    from .profiles import profile
+
+    if args.output:
+        check_output(args.output)
+    chosen = [args.subject] if args.subject else profile(args.profile).test
+    result = bench(profile(args.profile), chosen, args.paper_seconds, args.threads, args.device)
+    if args.output:
+        write_json(Path(args.output), result)
+    print(json.dumps(result) if args.json else bench_table(result))
+
+
+def bench_table(result: dict) -> str:
+    fields, gain = result["fields"], result["speedup"]
+    names = dict(
+        step_s="a training step, s", train_s="training in all, s",
+        psnr="held-out PSNR then, dB", fps_128="frames/s, 128x128", fps_256="frames/s, 256x256",
+        peak_memory_mb="peak memory of training, MB", peak_gpu_memory_mb="the same on the GPU, MB",
+        peak_share="share of peak FLOP/s",
+    )  # fmt: skip
+    rows = {
+        what: [f[k] for f in fields.values()] for k, what in names.items() if k in fields["fast"]
+    }
+    for db in fields["fast"]["seconds_to_db"]:
+        rows[f"training to {db} dB, s"] = [f["seconds_to_db"][db] for f in fields.values()]
+    cell = lambda v: "never" if v is None else f"{v:.4g}" if v < 1e4 else f"{v:.0f}"  # noqa: E731
+    lines = [f"{what:28s}" + "".join(f"{cell(v):>10s}" for v in row) for what, row in rows.items()]
+    to = "no" if gain["to_same_psnr"] is None else f"{gain['to_same_psnr']:.0f} times"
+    return "\n".join(
+        [
+            f"{result['device']}, peak {result['peak_gflops']:.0f} GFLOP/s",
+            f"{result['data']}, profile {result['profile']};"
+            f" each number the worst of {', '.join(result['subjects'])}",
+            " " * 28 + "".join(f"{kind:>10s}" for kind in fields),
+            *lines,
+            f"fast renders {gain['fps_128']:.0f} times the frames/s of paper, in batches of 8, and"
+            f" trains {to} faster to {gain['at_db']:.1f} dB, the best of paper",
+        ]
+    )
 
 
 def captures_command(args: argparse.Namespace) -> None:
@@ -377,6 +428,29 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--attributes", metavar="FILE", help="what `dfa track` wrote of this video, to save time"
     )
+
+    p = add(
+        "bench",
+        bench_command,
+        "How fast the fast field and the paper's learn and render, on the sample captures of"
+        " synthetic actors. Some 40 minutes on two CPU cores.",
+    )
+    p.add_argument("--profile", default="quick", choices=("smoke", "quick"), help="settings")
+    p.add_argument("--subject", default=None, help="only this test subject instead of both")
+    p.add_argument(
+        "--paper-seconds",
+        metavar="S",
+        type=float,
+        default=300.0,
+        help="about how long the paper's field trains, s, 3 steps at least; the fast one trains"
+        " the profile's steps",
+    )
+    p.add_argument("--threads", type=int, default=None, help="CPU threads; all cores if not given")
+    p.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where all of it runs"
+    )
+    p.add_argument("-o", "--output", default=None, help="file for the JSON, too")
+    p.add_argument("--json", action="store_true", help="print JSON")
 
     p = add("captures", captures_command, "Make the sample captures of synthetic actors again.")
     p.add_argument("names", nargs="*", help="which, e.g. subject_a corpus_03; all if none is named")

@@ -42,6 +42,62 @@ def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return torch.cat([v.reshape(-1) for v in values]).numpy()
 
 
+REGIONS = ("whole", "mouth", "eyes", "neck")
+
+
+def region_boxes(points: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Boxes (T, 4) of x0, y0, x1, y1 in pixels around mouth, eyes and neck of (T, 68, 2) points.
+
+    The neck's reaches from the chin down as far as the nose stands above it, within the jaw: there
+    head and torso meet.
+    """
+    lo, hi = points.min(1, keepdims=True), points.max(1, keepdims=True)
+    margin = 0.04 * (hi - lo)[:, 0]
+    boxes = {}
+    for name, part in (("mouth", slice(48, 68)), ("eyes", slice(36, 48))):
+        p = points[:, part]
+        boxes[name] = np.concatenate([p.min(1) - margin, p.max(1) + margin], 1)
+    chin, nose = points[:, 8, 1], points[:, 33, 1]
+    boxes["neck"] = np.stack([points[:, 4, 0], chin, points[:, 12, 0], 2 * chin - nose], 1)
+    return {k: np.clip(np.round(b * size), 0, size).astype(int) for k, b in boxes.items()}
+
+
+def by_region(
+    frames: np.ndarray, reference: np.ndarray, points: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """PSNR in dB and SSIM of each frame (T,) within each of `REGIONS`: {region: {metric: (T,)}}.
+
+    frames, reference (T, S, S, 3) uint8; points (T, 68, 2) of the reference in unit coordinates.
+    A region's SSIM is the mean of the whole frame's map within it.
+    """
+    a, b = _tensors(frames, reference)
+    error = (a - b).square().mean(1).numpy()
+    chunks = zip(a.split(64), b.split(64), strict=True)
+    maps = [
+        structural_similarity_index_measure(
+            x, y, data_range=1.0, reduction="none", return_full_image=True
+        )[1].mean(1)
+        for x, y in chunks
+    ]
+    likeness = torch.cat(maps).numpy()
+    found = {"whole": dict(psnr=psnr(frames, reference), ssim=ssim(frames, reference))}
+    for name, boxes in region_boxes(points, frames.shape[1]).items():
+        within = [
+            (slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))) for x0, y0, x1, y1 in boxes
+        ]
+        mse = np.array([e[box].mean() for e, box in zip(error, within, strict=True)])
+        same = np.array([m[box].mean() for m, box in zip(likeness, within, strict=True)])
+        found[name] = dict(psnr=-10 * np.log10(np.maximum(mse, 1e-10)), ssim=same)
+    return found
+
+
+def over_clips(values: np.ndarray) -> dict[str, float]:
+    """The columns value, ci_low, ci_high and n of a table, from a value a frame (T,): mean and
+    interval over clips of 1.2 s."""
+    means = [c.mean() for c in clips(values)]
+    return _named(interval(means)) | dict(n=len(means))
+
+
 def _tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
     return [
         torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2).float() / 255 for x in arrays

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from .asr import SpeechRecogniser, ctc_loss
 from .audio import mfcc, variants
 from .crossmodal import BOP, CrossModalEncoder, generate
 from .disentangle import DIM_M, Disentangler, plain_loss, swap_loss
+from .fields import FIELDS, load_field
 from .gpvae import VARIANTS, WINDOW, AttributeVAE
 from .media import SAMPLES_PER_FRAME, atomic, frame_count
-from .nerf import PoseCorrections, RadianceField, conditions, photo_loss, region_weights, render
+from .nerf import CONTEXT, Field, PoseCorrections, conditions, region_weights, render
 from .profiles import Profile
 from .provenance import sha256
 from .sync import SyncExpert, SyncModel, augment, expert_loss
 from .tracking import Attributes
-from .training import digest, load, pick_device, save, train
+from .training import digest, load, pick_device, save, share, train
 
 WEIGHTS = Path(__file__).parent / "data" / "weights"  # trained on the sample captures' corpus
 CORPUS_WEIGHTS = ("disentangle", "sync", "gpvae", "cme")
@@ -320,25 +322,32 @@ def train_field(
     seed: int,
     device: str = "auto",
     corrected: bool = False,
-) -> tuple[RadianceField, list[dict]]:
+    kind: str = "fast",
+    context: int = CONTEXT,
+    watch: Callable[[Field], None] | None = None,
+) -> tuple[Field, list[dict]]:
     """F_θ on one subject's frames (T, S, S, 3) uint8, tracked points (T, 68, 2) and conditions.
 
     corrected: learn small corrections of the tracked poses along with the field.
+    kind: the field, "fast" or the "paper"'s. context: of `conditions`.
+    watch: is shown the field as each step begins.
     """
     torch.manual_seed(seed)
     where = pick_device(device)
-    field = RadianceField(cond).to(where)
+    field = FIELDS[kind](cond, frames.shape[1], context).to(where)
     corrections = PoseCorrections(field, len(cond)).to(where) if corrected else None
-    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
     landmarks = torch.from_numpy(points).float()
 
     def loss(g: torch.Generator):
-        i = torch.randint(len(cond), (4,), generator=g)
+        if watch is not None:
+            watch(field)
+        i = share(torch.randint(len(cond), (field.frames_per_step,), generator=g))
         told = cond[i].to(where)
         if corrections is not None:
             told = torch.cat([told[:, :6] + corrections(i.to(where)), told[:, 6:]], 1)
         weight = region_weights(landmarks[i], frames.shape[1])
-        return photo_loss(field, told, pictures[i].float().div(255).to(where), weight.to(where), g)
+        return field.loss(told, pictures[i].float().div(255).to(where), weight.to(where), g)
 
     groups = field.parameter_groups()
     if corrections is not None:
@@ -395,7 +404,7 @@ class Subject:
 
     corpus: Corpus
     cme: CrossModalEncoder
-    field: RadianceField
+    field: Field
     x: Tensor  # (T, 14) the subject's own [h ; f_e]
     size: int
 
@@ -404,9 +413,8 @@ class Subject:
         """Read personal.safetensors, field.safetensors and attributes.npz from a folder."""
         folder = Path(folder)
         attributes = Attributes.load(folder / "attributes.npz")
-        cme, field = CrossModalEncoder(corpus.vae), RadianceField()
+        cme, field = CrossModalEncoder(corpus.vae), load_field(folder / "field.safetensors")
         load(cme, folder / "personal.safetensors")
-        load(field, folder / "field.safetensors")
         return cls(corpus, cme, field, corpus.personal(attributes), size)
 
     def speak(

@@ -188,3 +188,32 @@ def test_interval_over_seeds_and_clips():
     assert high - low > 2 * (one[2] - one[1])
     assert evaluate.interval([[1.0, np.nan], [3.0, np.nan]])[0] == 2.0
     assert np.isnan(evaluate.interval([np.nan])).all()
+
+
+def test_regions_are_scored_within_their_boxes():
+    """Against scikit-image's map and plain means; eyes above the mouth above the neck."""
+    a, b = pictures(2, 64)
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0.3, 0.7, (2, 68, 2))
+    points[:, 36:48] = rng.uniform((0.3, 0.3), (0.7, 0.38), (2, 12, 2))
+    points[:, 48:68] = rng.uniform((0.4, 0.6), (0.6, 0.66), (2, 20, 2))
+    points[:, 33], points[:, 8] = (0.5, 0.5), (0.5, 0.7)
+    points[:, 4], points[:, 12] = (0.3, 0.6), (0.7, 0.6)
+    boxes, found = evaluate.region_boxes(points, 64), evaluate.by_region(b, a, points)
+    assert tuple(found) == evaluate.REGIONS
+    np.testing.assert_array_equal(boxes["neck"][0], np.round(np.array([0.3, 0.7, 0.7, 0.9]) * 64))
+    assert (boxes["eyes"][:, 3] < boxes["mouth"][:, 1]).all()
+    for name, at in boxes.items():
+        for t, (x0, y0, x1, y1) in enumerate(at):
+            mse = ((a[t] / 255.0 - b[t] / 255.0) ** 2)[y0:y1, x0:x1].mean()
+            assert found[name]["psnr"][t] == pytest.approx(-10 * np.log10(mse), rel=1e-4)
+            _, likeness = structural_similarity(
+                a[t], b[t], channel_axis=-1, gaussian_weights=True, sigma=1.5,
+                use_sample_covariance=False, full=True,
+            )  # fmt: skip
+            expected = likeness[y0:y1, x0:x1].mean()
+            assert found[name]["ssim"][t] == pytest.approx(expected, abs=0.01)
+    np.testing.assert_array_equal(found["whole"]["ssim"], evaluate.ssim(b, a))
+    row = evaluate.over_clips(np.arange(60.0))
+    assert row["n"] == 2 and row["value"] == pytest.approx(29.5)
+    assert row["ci_low"] <= row["value"] <= row["ci_high"]
