@@ -433,7 +433,7 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         bench_command,
         "How fast the fast field and the paper's learn and render, on the sample captures of"
-        " synthetic actors. Some 40 minutes on two CPU cores.",
+        " synthetic actors. Some half an hour on two CPU cores.",
     )
     p.add_argument("--profile", default="quick", choices=("smoke", "quick"), help="settings")
     p.add_argument("--subject", default=None, help="only this test subject instead of both")

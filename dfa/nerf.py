@@ -7,6 +7,7 @@ and `march`, the one renderer. The fields themselves are in `fields.py`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,7 @@ def march(
 # --- the space that fields live in ------------------------------------------------------------
 
 
-class Field(nn.Module):
+class Field(nn.Module, ABC):
     """F_θ: (x, d := h, f_c) -> (c, σ) of eq. 10, over the canonical space of one person.
 
     A field has `tell` (conditions -> what its frames are told), `forward` (points -> radiance, σ),
@@ -198,36 +199,36 @@ class Field(nn.Module):
         """Depths between which the box lies, in m."""
         return self.h_mean[5] + self.DEPTH[0], self.h_mean[5] + self.DEPTH[1]
 
+    @abstractmethod
     def tell(self, cond: Tensor) -> Any:
         """(B, DIM_C) -> a named tuple with h (B, 6), `carries` (B, 76) and the field's own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, x: Tensor, told: Any) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """Points (B, M, K, 3) in box coordinates -> (radiance, σ (B, M, K) in 1/m).
 
         `radiance(w)` is Σ_k w_k c_k (B, M, C) for weights (B, M, K): a field may gather before it
         decodes, so c of every sample need not be held. The first three of C are red, green, blue.
         """
-        raise NotImplementedError
 
     def query(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Equation 10 as it is written: points (B, N, 3) -> c (B, N, C), σ (B, N)."""
         radiance, sigma = self(x[:, :, None], self.tell(cond))
         return radiance(torch.ones_like(sigma)), sigma[..., 0]
 
+    @abstractmethod
     def loss(
         self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         """L_photo of eq. 11: cond (B, DIM_C), frames (B, 3, S, S) in 0..1, weight (B, 1, S, S)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image(self, cond: Tensor, size: int) -> Tensor:
         """Pictures of (B, DIM_C) conditions, (B, 3, size, size), in about 0..1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameter_groups(self) -> list[dict]:
         """Adam's groups."""
-        raise NotImplementedError
 
 
 class PoseCorrections(nn.Module):

@@ -180,3 +180,22 @@ def test_a_video_in_a_talking_head_out(clips, tmp_path, capsys):
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(scores) == {"psnr", "ssim", "lmd", "sync", "blinks_per_s"}
     assert 5 < scores["psnr"]["value"] < 60
+
+
+@pytest.mark.slow
+def test_two_processes_fit_one_model(clips, tmp_path):
+    """Under torchrun: tracked once, said once, written once, and it speaks."""
+    model, talk = tmp_path / "model", tmp_path / "talk.mp4"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    fit = ["fit", str(clips / "good.mp4"), "-o", str(model), "--profile", "smoke", "--steps", "6"]
+    done = subprocess.run(
+        [*torchrun, "--nproc_per_node", "2", "-m", "dfa", *fit],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("3/3 radiance field") == 1
+    assert json.loads((model / "model.json").read_text())["steps"] == 6
+    assert main(["speak", str(model), "--audio", str(clips / "speech.wav"), "-o", str(talk)]) == 0

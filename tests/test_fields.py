@@ -194,6 +194,36 @@ def test_a_field_is_read_back_whichever_it_is(kind, tmp_path):
             fields.load_field(tmp_path / f"{name}.safetensors")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_training_ends_with_the_bits_of_an_unbroken_one(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(fields.PaperField, "RAYS", 64)
+    monkeypatch.setattr(fields.PaperField, "SAMPLES", 4)
+    cond, frames = scene(32, 6)
+
+    def learn(path, die_at=None):
+        torch.manual_seed(0)
+        field, steps = fields.FIELDS[kind](cond, 32), []
+
+        def loss(g):
+            steps.append(1)
+            if len(steps) == die_at:
+                raise KeyboardInterrupt
+            i = torch.randint(6, (field.frames_per_step,), generator=g)
+            return field.loss(cond[i], frames[i], torch.ones(len(i), 1, 32, 32), g)
+
+        groups = field.parameter_groups()
+        settings = dict(steps=8, lr=groups, seed=1, inputs="", clip=None, save_every=0.0)
+        training.train(field, loss, path=path, **settings)
+        return field.state_dict(), len(steps)
+
+    whole, _ = learn(tmp_path / "whole.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "killed.safetensors", die_at=5)
+    resumed, steps = learn(tmp_path / "killed.safetensors")
+    assert steps == 4
+    assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
+
+
 def test_any_audio_feature_conditions_the_fast_field():
     """As table 5 asks: other widths, more frames around; a unit of each is its training spread."""
     g = torch.Generator().manual_seed(2)

@@ -69,6 +69,8 @@ class Fog(nerf.Field):
         c = (x + 1) / 2
         return (lambda w: torch.einsum("bmkc,bmk->bmc", c, w)), sigma
 
+    loss = image = parameter_groups = None  # it is only looked at
+
 
 def test_march_renders_a_ball_of_fog_as_the_integral_says():
     """A ray at distance b from the ball's centre leaves exp(-σ 2 √(r² - b²)) of what is behind."""
