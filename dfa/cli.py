@@ -303,8 +303,8 @@ def bench_table(result: dict) -> str:
             " " * 28 + "".join(f"{kind:>10s}" for kind in fields),
             *lines,
             f"fast renders {gain['fps_128']:.0f} times the frames/s of paper, in batches of 8;",
-            f"it trains {times(gain['to_paper_best'])} faster to {gain['at_db']:.1f} dB, the best of"
-            f" paper, and {times(gain['to_any'])} at least to any PSNR on the way",
+            f"it trains {times(gain['to_paper_best'])} faster to {gain['at_db']:.1f} dB, the best"
+            f" of paper, and {times(gain['to_any'])} at least to any PSNR on the way",
         ]
     )
 

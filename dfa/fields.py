@@ -63,14 +63,17 @@ class PaperField(Field):
 
     Eight layers of 256 with f_c at the input and at the skip, one view layer that is told d := h;
     10 frequencies for x, 3 for h; f_e widened to 32; 64 samples a ray; 2,048 rays of one frame a
-    step; Adam at 5e-4; the background behind the last sample. f_a is smoothed over its 5 frames by
-    learned weights. Where the authors' face parsing tells head rays from torso rays, here the
-    canonical space does, as for every field of this package; the background, theirs cut from the
-    video, is learned.
+    step; the background behind the last sample. f_a is smoothed over its 5 frames by learned
+    weights. Where the authors' face parsing tells head rays from torso rays, here the canonical
+    space does, as for every field of this package; the background, theirs cut from the video, is
+    learned. Two settings are not theirs: σ is a softplus, since with their ReLU no ray was ever
+    stopped from some starts; and Adam has 2e-3 without warm-up, which in minutes got 2.5 dB further
+    than their 5e-4, made for 600,000 steps.
     """
 
     RAYS, SAMPLES, WIDTH, LAYERS, SKIP = 2048, 64, 256, 8, 4
-    frames_per_step = 1
+    UNIT = 0.1  # metres that the authors' units of length, in which σ counts, are about
+    frames_per_step, warmup = 1, 1
 
     def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
         super().__init__(cond, size, context)
@@ -86,9 +89,12 @@ class PaperField(Field):
         self.background = nn.Parameter(torch.full((3, size, size), 0.5))
 
     def parameter_groups(self) -> list[dict]:
-        """One rate for the networks; the background is a picture, and learns like one."""
-        rest = [p for p in self.parameters() if p is not self.background]
-        return [{"params": rest, "lr": 5e-4}, {"params": [self.background], "lr": 1e-2}]
+        """One rate for the networks; the background and the torso's place learn as the fast field's
+        torso and planes do, at their own."""
+        own = {"background": 1e-2, "torso.weight": 1e-4}
+        groups = [{"params": [self.get_parameter(name)], "lr": lr} for name, lr in own.items()]
+        rest = [p for name, p in self.named_parameters() if name not in own]
+        return [*groups, {"params": rest, "lr": 2e-3}]
 
     def tell(self, cond: Tensor) -> PaperTold:
         poses, carries, f_a, f_e = self.split(cond)
@@ -105,7 +111,8 @@ class PaperField(Field):
             y = F.relu(layer(y))
             if i == self.SKIP:
                 y = torch.cat([asked, y], -1)
-        sigma = F.relu(self.density(y)[..., 0]) * (x.detach().abs().amax(-1) < 1)
+        inside = x.detach().abs().amax(-1) < 1
+        sigma = F.softplus(self.density(y)[..., 0]) / self.UNIT * inside
         view = F.relu(self.view(torch.cat([self.feature(y), each(told.d)], -1)))
         c = self.colour(view).sigmoid()
         return (lambda w: torch.einsum("bmkc,bmk->bmc", c, w)), sigma

@@ -133,7 +133,7 @@ class Field(nn.Module, ABC):
     # half extents around the mean head, metres: the box that holds head, hair and shoulders
     DEPTH = (-0.20, 0.20)
     SHARPNESS = 50.0  # 1/m: head turns into torso over some 4 cm of neck
-    frames_per_step = 4
+    frames_per_step, warmup = 4, 50
 
     def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
         super().__init__()

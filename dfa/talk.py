@@ -354,6 +354,7 @@ def train_field(
         groups.append({"params": [corrections.knots], "lr": 1e-3})
     history = train(
         corrections or field, loss, path=path, steps=steps, lr=groups, seed=seed, clip=None,
+        warmup=field.warmup,
         inputs=digest(frames, points, cond), label="radiance field",
     )  # fmt: skip
     return field, history
