@@ -77,14 +77,16 @@ def test_speedup_is_the_smallest_there_is():
     def subject(fast, paper, fps):
         return {
             "fast": dict(curve=fast, fps_128=fps),
-            "paper": dict(curve=paper, fps_128=0.1),
+            "paper": dict(curve=paper, fps_128=0.1, flat_psnr=14.5),
         }
 
-    paper = [[20, 15.0], [40, 22.0], [60, 21.0]]  # best at 40 s
+    paper = [[10, 14.0], [20, 15.0], [40, 22.0], [60, 21.0]]  # best at 40 s
     a = subject([[1, 20.0], [2, 24.0]], paper, 40.0)  # 22 dB after 1.5 s
     b = subject([[1, 23.0], [2, 24.0]], paper, 30.0)  # already after 1 s
     found = bench.speedup({"a": a, "b": b})
-    at = dict(to_paper_best=40 / 1.5, at_db=22, to_any=20)  # 15 dB after 20 s, and at once
+    at = dict(
+        to_paper_best=40 / 1.5, at_db=22, to_any=20
+    )  # 15 dB after 20 s, and at once; 14 dB are flat
     assert found == dict(fps_128=pytest.approx(300)) | at
     assert bench.speedup({"b": b})["to_paper_best"] == 40
     never = subject([[1, 10.0], [2, 21.9]], paper, 30.0)
@@ -175,7 +177,7 @@ def test_bench_measures_both_fields_alike(tiny, capsys):
     assert set(result["subjects"]) == {"subject_b"}
     for kind, found in result["subjects"]["subject_b"].items():
         assert result["fields"][kind] == {
-            k: v for k, v in found.items() if k not in ("curve", "flops_step")
+            k: v for k, v in found.items() if k not in ("curve", "flops_step", "flat_psnr")
         }
         assert set(found["seconds_to_db"]) == {"25", "28", "30", "32"}
         steps = 4 if kind == "fast" else 3

@@ -179,3 +179,13 @@ def test_readme_prints_the_committed_table():
             else:
                 cells.append(f"{r.value:.{d}f} [{r.ci_low:.{d}f}, {r.ci_high:.{d}f}]")
         assert f"| {testset} | {method} | {' | '.join(cells)} |" in readme
+
+
+def test_readme_prints_the_measured_speed():
+    fields = json.loads((ROOT / "dfa/data/bench.json").read_text())["fields"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    fast, paper = fields["fast"], fields["paper"]
+    assert f"| training step | {fast['step_s']:.3f} s | {paper['step_s']:.1f} s |" in readme
+    frames = f"| frames/s at 128×128 | {fast['fps_128']:.0f} | {paper['fps_128']:.3f} |"
+    assert frames in readme
+    assert f"{fast['psnr']:.1f} dB after {fast['train_s']:.0f} s" in readme
