@@ -30,7 +30,7 @@ from .fields import FIELDS, PaperField, decibels
 from .media import InputError, frames_of, read_audio
 from .nerf import Field, conditions, render
 from .profiles import Profile
-from .provenance import _device
+from .provenance import device_name
 from .talk import Corpus, train_field, training_part
 from .tracking import track
 from .training import pick_device
@@ -278,7 +278,7 @@ def bench(
                 how = kind, data, p, paper_seconds, device, peak
                 found[name][kind] = apart(threads, measure, *how)
     return {
-        "device": f"{_device(str(pick_device(device)))}, {threads} thread{'s' * (threads > 1)}",
+        "device": f"{device_name(str(pick_device(device)))}, {threads} thread{'s' * (threads > 1)}",
         "peak_gflops": peak / 1e9,
         "threads": threads,
         "data": "sample captures, synthetic actors",

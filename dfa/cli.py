@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import builtins
 import json
 import os
 import shutil
@@ -124,16 +123,14 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
     from .nerf import conditions
     from .profiles import profile
     from .talk import CORPUS_WEIGHTS, WEIGHTS, Corpus, tracked, train_cme, train_field
-    from .training import one_first, pick_device
+    from .training import one_first, pick_device, rank_and_world, say
 
     out, p = Path(args.output), profile(args.profile)
     p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
     if p.size < 32 or p.size % 2:
         raise InputError("--size wants an even number of pixels, 32 at least")
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, if any
-    print = builtins.print if first else lambda *_, **__: None
     out.mkdir(parents=True, exist_ok=True)
-    print("1/3 tracking", flush=True)
+    say("1/3 tracking")
     with one_first(pick_device(args.device)):
         attributes = tracked(video, out / "attributes.npz")
         for name in CORPUS_WEIGHTS:
@@ -147,12 +144,12 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
             " expect lips that barely move on unseen sounds, blur and drifting colours outside the"
             " seen poses, and eyes that may not shut"
         )
-        print(f"warning: {warnings[0]}", file=sys.stderr, flush=True)
+        say(f"warning: {warnings[0]}", file=sys.stderr)
     corpus = Corpus.load(out)
     personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
-    print("2/3 head motion and blinks", flush=True)
+    say("2/3 head motion and blinks")
     train_cme(corpus, [personal], [f_a], p.cme_steps // 2, out / "personal.safetensors", args.seed)
-    print("3/3 radiance field", flush=True)
+    say("3/3 radiance field")
     frames = frames_of(video, attributes.crop, p.size)[:T]
     cond = conditions(personal[:, :6], f_a, personal[:, 6:])
     _, history = train_field(
@@ -169,10 +166,10 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
         steps=p.field_steps,
         warnings=warnings, training_psnr=history[-1]["psnr"], video=Path(args.video).name,
     )  # fmt: skip
-    if first:
+    if rank_and_world()[0] == 0:
         write_json(out / "model.json", model)
-    print(f"{out}: {p.size}x{p.size}, training PSNR {history[-1]['psnr']:.1f} dB. Let it speak:")
-    print(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
+    say(f"{out}: {p.size}x{p.size}, training PSNR {history[-1]['psnr']:.1f} dB. Let it speak:")
+    say(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -272,8 +269,9 @@ def bench_command(args: argparse.Namespace) -> None:
 
     if args.output:
         check_output(args.output)
-    chosen = [args.subject] if args.subject else profile(args.profile).test
-    result = bench(profile(args.profile), chosen, args.paper_seconds, args.threads, args.device)
+    p = profile(args.profile)
+    chosen = [args.subject] if args.subject else p.test
+    result = bench(p, chosen, args.paper_seconds, args.threads, args.device)
     if args.output:
         write_json(Path(args.output), result)
     print(json.dumps(result) if args.json else bench_table(result))

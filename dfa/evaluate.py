@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,16 @@ def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Structural similarity of each frame; (T, S, S, 3) uint8 both, returns (T,)."""
-    a, b = _tensors(frames, reference)
-    chunks = zip(a.split(64), b.split(64), strict=True)
-    values = [
-        structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
-        for x, y in chunks
-    ]
-    return torch.cat([v.reshape(-1) for v in values]).numpy()
+    return torch.cat([v for v, _ in _similarity(*_tensors(frames, reference))]).numpy()
+
+
+def _similarity(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """SSIM of (T, 3, S, S) pictures in 0..1, 64 at a time: of each (n,), and its map (n, S, S)."""
+    for x, y in zip(a.split(64), b.split(64), strict=True):
+        values, maps = structural_similarity_index_measure(
+            x, y, data_range=1.0, reduction="none", return_full_image=True
+        )
+        yield values.reshape(-1), maps.mean(1)
 
 
 REGIONS = ("whole", "mouth", "eyes", "neck")
@@ -72,21 +76,14 @@ def by_region(
     """
     a, b = _tensors(frames, reference)
     error = (a - b).square().mean(1).numpy()
-    chunks = zip(a.split(64), b.split(64), strict=True)
-    maps = [
-        structural_similarity_index_measure(
-            x, y, data_range=1.0, reduction="none", return_full_image=True
-        )[1].mean(1)
-        for x, y in chunks
-    ]
-    likeness = torch.cat(maps).numpy()
-    found = {"whole": dict(psnr=psnr(frames, reference), ssim=ssim(frames, reference))}
+    values, maps = (torch.cat(x).numpy() for x in zip(*_similarity(a, b), strict=True))
+    found = {"whole": dict(psnr=psnr(frames, reference), ssim=values)}
     for name, boxes in region_boxes(points, frames.shape[1]).items():
         within = [
             (slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))) for x0, y0, x1, y1 in boxes
         ]
         mse = np.array([e[box].mean() for e, box in zip(error, within, strict=True)])
-        same = np.array([m[box].mean() for m, box in zip(likeness, within, strict=True)])
+        same = np.array([m[box].mean() for m, box in zip(maps, within, strict=True)])
         found[name] = dict(psnr=-10 * np.log10(np.maximum(mse, 1e-10)), ssim=same)
     return found
 

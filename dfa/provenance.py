@@ -112,7 +112,7 @@ class Run:
             "commit": commit,
             "dirty": dirty,
             "inputs": self._hashes(inputs),
-            "device": _device(device),
+            "device": device_name(device),
         }
 
     def save_figure(
@@ -360,7 +360,7 @@ def _commit(folder: Path) -> tuple[str | None, bool | None]:
     return git("rev-parse", "--verify", "HEAD"), None if status is None else bool(status)
 
 
-def _device(device: str) -> str:
+def device_name(device: str) -> str:
     """A torch device in words: the model of the GPU, or of the CPU and its cores."""
     if str(device).startswith("cuda"):
         import torch

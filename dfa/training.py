@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ def share(i: Tensor) -> Tensor:
     What is drawn from `g` after it is the same in each process, not one process's draw cut up.
     Raises InputError where the batch does not divide.
     """
-    rank, world = _rank()
+    rank, world = rank_and_world()
     if len(i) % world:
         raise InputError(
             f"a batch of {len(i)} cannot be shared by {world} processes: start a number that"
@@ -64,11 +64,17 @@ def share(i: Tensor) -> Tensor:
     return i[rank::world]
 
 
-def _rank() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """Which process this is, and of how many; (0, 1) when alone."""
     if "LOCAL_RANK" not in os.environ:
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def say(*words: object, file: TextIO | None = None) -> None:
+    """`print`, at once, where this process is the first or alone: what all do is said once."""
+    if rank_and_world()[0] == 0:
+        print(*words, file=file, flush=True)
 
 
 def _fabric(device: torch.device, precision: str | None) -> Fabric:
@@ -86,7 +92,7 @@ def _fabric(device: torch.device, precision: str | None) -> Fabric:
             from lightning_fabric.strategies import DDPStrategy
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-            world = _rank()[1]
+            world = rank_and_world()[1]
             if world == 1:
                 devices = [device.index or 0] if device.type == "cuda" else 1
                 layout = {"devices": devices}
@@ -122,7 +128,7 @@ def _average(fabric: Fabric, loss: Tensor, parameters: list[nn.Parameter]) -> Te
 @contextmanager
 def one_first(device: torch.device):
     """What is done inside, one process does first; the others follow, and find its files."""
-    if _rank()[1] == 1:
+    if rank_and_world()[1] == 1:
         yield
         return
     with _fabric(device, None).rank_zero_first():
@@ -228,15 +234,14 @@ def train(
     processes.
     """
     path, partial = Path(path), Path(f"{path}.partial")
-    rank, world = _rank()
-    say = print if rank == 0 else lambda *_, **__: None
+    rank, world = rank_and_world()
     key = digest(inputs, steps, seed, _source(model), [type(model).__name__, weight_decay, warmup])
     if path.exists():
         tensors, meta = _read(path)
         if meta.get("key") == key:
             model.load_state_dict(tensors)
             model.eval()
-            say(f"{label}: {steps} steps already trained, loaded", flush=True)
+            say(f"{label}: {steps} steps already trained, loaded")
             return meta["history"]
     parameters = [p for p in model.parameters() if p.requires_grad]
     fabric = _fabric(parameters[0].device, precision)
@@ -255,7 +260,7 @@ def train(
                     _, index, slot = name.split(".")
                     state["state"].setdefault(int(index), {})[slot] = value
             optimiser.load_state_dict(state)
-            say(f"{label}: going on from step {start}", flush=True)
+            say(f"{label}: going on from step {start}")
     if world > 1:
         _as_rank_0(model)
     model.train()
@@ -295,7 +300,7 @@ def train(
                 if history
                 else ""
             )
-            say(f"{label}: step {step + 1}/{steps}, {left:.0f} s left, {logged}", flush=True)
+            say(f"{label}: step {step + 1}/{steps}, {left:.0f} s left, {logged}")
         if rank == 0 and now - saved > save_every and step + 1 < steps:
             saved = now
             slots = optimiser.state_dict()["state"]
