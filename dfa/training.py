@@ -185,6 +185,11 @@ def load(model: nn.Module, path: str | Path) -> dict:
     return metadata
 
 
+def seconds_spent(path: str | Path) -> float:
+    """Wall-clock seconds that the training of a finished file took; nan where it was not noted."""
+    return float(_read(path)[1].get("seconds", "nan"))
+
+
 def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -248,11 +253,11 @@ def train(
     groups = [{"params": list(model.parameters()), "lr": lr}] if isinstance(lr, float) else list(lr)
     rates = [g["lr"] for g in groups]
     optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=1e-10, fused=True)
-    start, history = 0, []
+    start, history, spent = 0, [], 0.0
     if partial.exists():
         tensors, meta = _read(partial)
         if meta["key"] == key:
-            start, history = meta["step"], meta["history"]
+            start, history, spent = meta["step"], meta["history"], meta["seconds"]
             model.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m.")})
             state = optimiser.state_dict()
             for name, value in tensors.items():
@@ -308,12 +313,15 @@ def train(
             tensors |= {
                 f"o.{i}.{k}": torch.as_tensor(v) for i, s in slots.items() for k, v in s.items()
             }
-            _write(tensors, partial, {"key": key, "step": step + 1, "history": history})
+            seconds = spent + now - began
+            meta = dict(key=key, step=step + 1, history=history, seconds=seconds)
+            _write(tensors, partial, meta)
     model.eval()
     if world > 1:
         _as_rank_0(model)  # statistics of batch normalisation are each process's own
     if rank == 0:
-        save(model, path, key=key, history=history, steps=steps, seed=seed)
+        seconds = round(spent + time.monotonic() - began, 1)
+        save(model, path, key=key, history=history, steps=steps, seed=seed, seconds=seconds)
         partial.unlink(missing_ok=True)
     fabric.barrier()  # nobody goes on before the file is there
     return history
