@@ -30,7 +30,10 @@ AFTER = {
     "05_radiance_field": ["02_disentanglement", "03_sync"],
     "06_evaluation": ["04_personality", "05_radiance_field"],
     "07_audio_features": ["02_disentanglement", "03_sync"],
-    "00_overview": ["06_evaluation", "07_audio_features"],  # it opens the series and shows what the others found
+    "08_rivals_of_anyone": ["03_sync"],
+    "09_rivals_of_one": ["07_audio_features"],
+    "10_comparison": ["06_evaluation", "08_rivals_of_anyone", "09_rivals_of_one"],
+    "00_overview": ["10_comparison"],  # it opens the series and shows what the others found
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
@@ -38,6 +41,7 @@ DATA = {
     "05_radiance_field": ["dfa/data/bench.json"],
     "06_evaluation": ["dfa/data/reported.yaml"],
     "07_audio_features": ["dfa/data/reported.yaml"],
+    "10_comparison": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
 CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
@@ -47,6 +51,8 @@ THREADS = {
     "05_radiance_field": max(1, CORES // 2),
     "06_evaluation": max(1, CORES // 2),
     "07_audio_features": max(1, (CORES - 1) // 2),
+    "08_rivals_of_anyone": max(1, CORES // 2),
+    "09_rivals_of_one": max(1, CORES // 2),
 }
 
 RUNS = Path("runs", PROFILE)
@@ -67,6 +73,14 @@ os.environ.update(
     IPYTHONDIR=str(Path(".snakemake/ipython").absolute()),
 )
 os.environ.pop("JUPYTER_PATH", None)
+# Executed copies hold pictures as JPEG: a third of PNG's size, and the figures lie beside them.
+settings = Path(os.environ["IPYTHONDIR"], "profile_default", "ipython_kernel_config.py")
+settings.parent.mkdir(parents=True, exist_ok=True)
+settings.write_text(
+    "c = get_config()\n"
+    "c.InlineBackend.figure_formats = {'jpeg'}\n"
+    "c.InlineBackend.print_figure_kwargs = {'bbox_inches': 'tight', 'pil_kwargs': {'quality': 85}}\n"
+)
 
 
 def library(name):
@@ -75,13 +89,13 @@ def library(name):
     found, todo = set(), ["\n".join("".join(cell["source"]) for cell in cells)]
     while todo:
         text = todo.pop()
-        names = re.findall(r"\bdfa\.(\w+)|from \.(\w+)", text)
-        lists = re.findall(r"from (?:dfa|\.) import \(?([\w\s,]+)", text)
+        names = re.findall(r"\bdfa\.(\w+)|from \.\.?(\w+)", text)
+        lists = re.findall(r"from (?:dfa|\.\.?) import \(?([\w\s,]+)", text)
         for module in {*sum(names, ()), *re.findall(r"\w+", " ".join(lists))}:
-            path = Path("dfa", f"{module}.py")
-            if path.exists() and path not in found:
-                found.add(path)
-                todo.append(path.read_text("utf-8"))
+            for path in (Path("dfa", f"{module}.py"), *Path("dfa", module).glob("*.py")):
+                if path.exists() and path not in found:
+                    found.add(path)
+                    todo.append(path.read_text("utf-8"))
     return sorted(map(str, found))
 
 
@@ -181,10 +195,10 @@ rule notebook:
         run_notebook(wildcards.name, input.notebook, threads)
 
 
-# The longest of all begins first, or it would be the last to end.
+# What takes longest, and what waits for it, begins first, or it would be the last to end.
 use rule notebook as longest_notebook with:
     output:
-        RUNS / "{name,07_audio_features}.done",
+        RUNS / "{name,07_audio_features|09_rivals_of_one}.done",
     priority: 1
 
 

@@ -226,6 +226,10 @@ def score_command(args: argparse.Namespace) -> None:
         expert, judge = load_syncnet(args.syncnet_weights), "official SyncNet weights"
     else:
         expert, judge = load_expert(), "expert trained on synthetic actors"
+    if args.table:
+        return score_table(args, expert, judge)
+    if not args.reference:
+        raise InputError("give the real video too, or --table and a folder of results")
     rows = score(args.generated, args.reference, expert)
     if args.json:
         scores = json.loads(rows.set_index("metric").to_json(orient="index"))
@@ -252,6 +256,26 @@ def score_command(args: argparse.Namespace) -> None:
             f"note: {worst:.0f} clip(s) of 1.2 s only: intervals this small in number say little",
             file=sys.stderr,
         )
+
+
+def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
+    """Table 2 of a folder of results."""
+    from .comparison import table2
+    from .provenance import wide, write_csv
+
+    if args.output:
+        check_output(args.output)
+    table, reasons = table2(args.generated, expert, args.reference)
+    if args.output:
+        write_csv(table, Path(args.output))
+    if args.json:
+        print(json.dumps(json.loads(table.to_json(orient="records"))))
+    else:
+        for testset, part in wide(table).droplevel(1, axis=1).groupby("testset", sort=False):
+            print(f"{testset}\n{part.droplevel('testset').rename_axis(None).to_string()}\n")
+        print(f"mean [95 % interval] over clips of 1.2 s; Sync: {judge}")
+    for reason in reasons:
+        print(f"empty: {reason}", file=sys.stderr)
 
 
 def export_command(args: argparse.Namespace) -> None:
@@ -400,8 +424,24 @@ def parser() -> argparse.ArgumentParser:
         score_command,
         "PSNR, SSIM, LMD, Sync confidence and blinks/s of a generated video.",
     )
-    p.add_argument("generated", help="a square video, such as `dfa speak` makes")
-    p.add_argument("reference", help="the real video of the same speech")
+    p.add_argument(
+        "generated",
+        help="a square video, such as `dfa speak` makes; with --table a folder of results",
+    )
+    p.add_argument(
+        "reference",
+        nargs="?",
+        help="the real video of the same speech; with --table the folder of the real videos, by"
+        " default RESULTS/Ground Truth",
+    )
+    p.add_argument(
+        "--table",
+        action="store_true",
+        help="table 2 of any methods: the folder of results has a folder a method, in it videos"
+        " named as the real ones, and maybe NAME.own.mp4 with head motion and eyes of the method's"
+        " own, from which blinks are then counted",
+    )
+    p.add_argument("-o", "--output", default=None, help="with --table: a .csv to write it to")
     p.add_argument(
         "--syncnet-weights",
         metavar="FILE",

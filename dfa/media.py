@@ -71,12 +71,14 @@ def write_video(
     frames: Iterable[np.ndarray],
     audio: np.ndarray | None = None,
     crf: int = 18,
+    lossless: bool = False,
 ) -> None:
     """Write `frames` (each (H, W, 3) uint8 RGB, even sides) at 25 fps as an H.264 + AAC mp4.
 
     `audio` is (n,) mono in [-1, 1] at 16 kHz, cut or padded with silence to the frames' length.
     The frames may be a generator: they are encoded as they come. The bytes written depend on
-    the arguments alone (one thread, no dates).
+    the arguments alone (one thread, no dates). `lossless` keeps every pixel, for measuring: `crf`
+    then counts for nothing, and not every player shows it.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -88,13 +90,15 @@ def write_video(
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with atomic(path) as part:
         with av.open(str(part.absolute()), "w", format="mp4", options=options) as container:
-            video = container.add_stream("libx264", rate=FPS)
-            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+            codec, colours = ("libx264rgb", "rgb24") if lossless else ("libx264", "yuv420p")
+            video = container.add_stream(codec, rate=FPS)
+            video.width, video.height, video.pix_fmt = width, height, colours
             video.thread_count = 1
             # x264's macroblock tree works on 8 blocks of 16 pixels at a time; where they do not
             # fill the row it reads beyond, and the bytes differ from run to run.
             tree = "mbtree=1" if width % 128 == 0 else "mbtree=0"
-            video.options = {"crf": str(crf), "flags": "+bitexact", "x264-params": tree}
+            quality = {"qp": "0"} if lossless else {"crf": str(crf)}
+            video.options = quality | {"flags": "+bitexact", "x264-params": tree}
             if audio is not None:
                 sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
                 sound.bit_rate = 64_000

@@ -24,6 +24,7 @@ class Profile:
     field_steps: int
     asr_steps: int  # of table 5's recogniser
     feature_steps: int  # of each of table 5's fields
+    rival_effort: float  # steps of each rival's trainings, as a share of those of the quick profile
     talk_seconds: float  # at most this long a talking head is rendered
     test: tuple[str, ...] = TEST
 
@@ -45,6 +46,7 @@ PROFILES = {
             field_steps=40,
             asr_steps=20,
             feature_steps=20,
+            rival_effort=0.005,
             talk_seconds=2.0,
         ),
         Profile(
@@ -61,6 +63,7 @@ PROFILES = {
             field_steps=2000,
             asr_steps=700,
             feature_steps=300,
+            rival_effort=1.0,
             talk_seconds=12.0,
         ),
         Profile(
@@ -77,6 +80,7 @@ PROFILES = {
             field_steps=100_000,
             asr_steps=20_000,
             feature_steps=50_000,
+            rival_effort=50.0,
             talk_seconds=60.0,
         ),
     )

@@ -137,16 +137,23 @@ class Run:
         outputs = [png, pdf]
         if data is not None:
             outputs.append(self.folder / f"{id}.csv")
-            _write_csv(data, outputs[-1])
+            write_csv(data, outputs[-1])
         self._record(id, paper, outputs)
 
     def save_table(
-        self, table: pd.DataFrame, id: str, *, paper: str | None = None, caption: str | None = None
+        self,
+        table: pd.DataFrame,
+        id: str,
+        *,
+        paper: str | None = None,
+        caption: str | None = None,
+        notes: Iterable[str] = (),
     ) -> HTML:
         """Write tables/<id>.csv, .tex and .html; returns the table to show as the cell's result.
 
         A table with a `metric` column is long-form: it needs `KEYS` and `value`, may have
         `protocol` and the rest of `COLUMNS`, and is laid out by `wide`. Any other is kept as is.
+        `notes` stand below it.
         """
         from great_tables import GT
         from IPython.display import HTML
@@ -170,13 +177,15 @@ class Run:
         title = caption or paper or id
         note = f"{self.footer}. Paper: its own figures, on its own videos."
         gt = gt.tab_header(title).tab_source_note(note if "metric" in table else self.footer)
+        for line in notes:
+            gt = gt.tab_source_note(line)
         html = gt.as_raw_html()
         latex = gt.as_latex()  # needs booktabs and caption
         for sign, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "·": r"$\cdot$"}.items():
             latex = latex.replace(sign, command)
         base = self.folder / "tables" / id
         outputs = [base.with_name(f"{id}{suffix}") for suffix in (".csv", ".tex", ".html")]
-        _write_csv(table, outputs[0])
+        write_csv(table, outputs[0])
         _write_text(outputs[1], latex.strip() + "\n")
         _write_text(outputs[2], html.strip() + "\n")
         self._record(id, paper, outputs)
@@ -239,6 +248,12 @@ def reported(table: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[*KEYS, "paper"])
     names = {"testset_a": "subject_a", "testset_b": "subject_b", "all": ""}
     return frame.assign(testset=frame["testset"].map(names))
+
+
+def reported_aspects() -> dict[str, dict[str, str | None]]:
+    """The paper's table 1: {method: {aspect: what it says}}, None where it prints N/A."""
+    table = _reported()["table1"]
+    return {m: dict(zip(table["columns"], row, strict=True)) for m, row in table["rows"].items()}
 
 
 def claims() -> pd.DataFrame:
@@ -393,26 +408,38 @@ def _write_text(path: Path, text: str) -> None:
 def _photos_as_jpeg(pdf: Path) -> None:
     """Re-encode a one-page PDF's colour images as JPEG; matplotlib's are four times as large.
 
-    A file whose images all have transparency or a palette, or would save little, keeps its bytes.
+    What is transparent stays so: the mask lies beside the colours. A file whose images have a
+    palette, or would save little, keeps its bytes.
     """
+    import numpy as np
+    from PIL import Image
     from pypdf import PdfWriter
+    from pypdf.generic import NameObject
 
     options = {"quality": 85, "subsampling": 0, "optimize": True}  # full colour: thin lines stay
     writer = PdfWriter(clone_from=pdf, keep_initial_header=True)
     smaller = False
     for image in writer.pages[0].images:
         stream = image.indirect_reference.get_object()
-        if stream["/ColorSpace"] != "/DeviceRGB" or "/SMask" in stream:
+        if stream["/ColorSpace"] != "/DeviceRGB" or stream["/BitsPerComponent"] != 8:
             continue
-        image.image.save(jpeg := BytesIO(), "JPEG", **options)
-        if jpeg.tell() + 1000 < len(image.data):
-            image.replace(image.image, **options)
+        shape = stream["/Height"], stream["/Width"]
+        colours = np.frombuffer(stream.get_data(), np.uint8).reshape(*shape, 3)
+        if "/SMask" in stream:
+            mask = np.frombuffer(stream["/SMask"].get_data(), np.uint8).reshape(*shape, 1)
+            colours = np.where(mask == 0, np.uint8(255), colours)  # unseen black would bleed
+        Image.fromarray(colours).save(jpeg := BytesIO(), "JPEG", **options)
+        if jpeg.tell() + 1000 < len(stream._data):
+            stream._data = jpeg.getvalue()
+            stream[NameObject("/Filter")] = NameObject("/DCTDecode")
+            stream.pop("/DecodeParms", None)
             smaller = True
     if smaller:
         writer.write(pdf)
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Six digits, and the same bytes everywhere."""
     with atomic(path) as part:
         table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
 

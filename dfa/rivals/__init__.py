@@ -1,8 +1,10 @@
-"""The methods that the paper compares with, each from its own paper, small enough to read beside it.
+"""The methods that the paper compares with, each small enough to be read beside its own paper.
 
 One interface, one set of recordings, one budget: `Method.fit`, `Method.render`.
 """
 
+from .adnerf import ADNeRF, torso_mask
+from .dfanerf import DFANeRF
 from .method import Method, Recording
 
-__all__ = ["Method", "Recording"]
+__all__ = ["ADNeRF", "DFANeRF", "Method", "Recording", "torso_mask"]

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from ..face import pose, project
 from ..media import SAMPLES_PER_FRAME, frames_of, read_audio
 from ..nerf import Field
-from ..sync import SyncExpert, SyncModel
+from ..sync import SyncModel
 from ..tracking import Attributes
 from ..training import digest, pick_device, seconds_spent, train
-from .parts import PatchDiscriminator
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ class Recording:
         return len(self.frames)
 
     @classmethod
-    def load(
-        cls, name: str, video: str | Path, attributes: Attributes, size: int
-    ) -> Recording:
+    def load(cls, name: str, video: str | Path, attributes: Attributes, size: int) -> Recording:
         """The frames of a video that `attributes` tell of, at this size, and their sound."""
         T = len(attributes)
         frames = frames_of(video, attributes.crop, size)[:T]
@@ -133,16 +130,19 @@ class Method(ABC):
         """The columns of table 1, read off what has been fitted.
 
         A method is `arbitrary` if it learns from the corpus; `sync` if a network that was trained
-        to tell what belongs together has taught it or listens for it; a GAN or a NeRF by whether
-        a discriminator or a radiance field is among its networks.
+        to tell which sound belongs to which mouth hears for it or has taught it (`judges_sync`);
+        a NeRF or a GAN by whether a radiance field or a discriminator (`tells_real`) is among its
+        networks.
         """
         found = [m for part in vars(self).values() if isinstance(part, nn.Module)
                  for m in part.modules()]  # fmt: skip
-        has = lambda *kinds: any(isinstance(m, kinds) for m in found)  # noqa: E731
-        framework = "NeRF" if has(Field) else "GAN" if has(PatchDiscriminator) else None
+        is_a = lambda trait: any(getattr(m, trait, False) for m in found)  # noqa: E731
+        field = any(isinstance(m, Field) for m in found)
+        framework = "NeRF" if field else "GAN" if is_a("tells_real") else None
+        sync = is_a("judges_sync") or any(isinstance(m, SyncModel) for m in found)
         return dict(
             target="arbitrary" if self.learns_from == "corpus" else "specific",
-            audio_feature="sync" if has(SyncModel, SyncExpert) else "not sync",
+            audio_feature="sync" if sync else "not sync",
             framework=framework,
             personalized=", ".join(self.own) or None,
             face_model=self.face_model,

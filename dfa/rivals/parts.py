@@ -46,7 +46,9 @@ def as_frames(images: Tensor) -> np.ndarray:
 def mel(audio: np.ndarray, n_frames: int) -> np.ndarray:
     """Log mel spectrogram of an utterance, normalised over it: (4 T, 80) float32; vector 4 t + 2
     is centred on the middle of video frame t."""
-    audio = librosa.util.fix_length(np.asarray(audio, np.float32), size=n_frames * SAMPLES_PER_FRAME)
+    audio = librosa.util.fix_length(
+        np.asarray(audio, np.float32), size=n_frames * SAMPLES_PER_FRAME
+    )
     hop = SAMPLE_RATE // (MEL_PER_FRAME * FPS)
     power = librosa.feature.melspectrogram(
         y=audio, sr=SAMPLE_RATE, n_fft=800, hop_length=hop, n_mels=N_MEL, fmin=55, fmax=7600
@@ -60,6 +62,12 @@ def around(x: Tensor, before: int, after: int) -> Tensor:
     (T, before + 1 + after, D)."""
     padded = torch.cat([x[:1].expand(before, -1), x, x[-1:].expand(after, -1)])
     return padded.unfold(0, before + 1 + after, 1).mT
+
+
+def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
+    """The first n of a sequence (T, ...), which goes back and forth if it is shorter."""
+    turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x
+    return turn[np.arange(n) % len(turn)]
 
 
 def conv(c_in: int, c_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -102,6 +110,8 @@ class UNet(nn.Module):
 
 class PatchDiscriminator(nn.Module):
     """Which patches are real (Isola et al. 2017)? (B, c_in, S, S) -> scores (B, 1, S/8, S/8)."""
+
+    tells_real = True
 
     def __init__(self, c_in: int, width: int = 24) -> None:
         super().__init__()

@@ -1,0 +1,263 @@
+"""Table 2 of any folder of videos: every method's against the real ones, under one protocol.
+
+A folder of results has a folder for each method, and in it a video for each test set, named as the
+real one in `Ground Truth`; beside it there may be one with head motion and eyes of the method's
+own, from which blinks are counted:
+
+    RESULTS/Ground Truth/subject_a.mp4
+    RESULTS/AD-NeRF/subject_a.mp4
+    RESULTS/AD-NeRF/subject_a.own.mp4
+
+The notebooks' own methods leave a `facts.json` there too: what they are, and took to train.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from . import captures
+from .evaluate import METRICS, Reference, blink_onsets, lmd, mouth_opening, over_clips, psnr
+from .media import FPS, InputError, atomic, frames_of, iter_frames, write_video
+from .provenance import reported_aspects
+from .rivals import Method, Recording
+from .rivals.parts import to_and_fro
+from .sync import SyncExpert
+from .syncnet import SyncNet
+from .talk import training_part
+from .tracking import Attributes, face_points
+
+TRUTH, OURS = "Ground Truth", "DFA-NeRF"
+RIVALS = ("ATVG", "MakeItTalk", "Wav2Lip", "LSP", "AD-NeRF")  # in the paper's order
+METHODS = (*RIVALS, OURS)
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+SIMPLE = ("reference repeated", "training replayed")  # what needs no method
+# Their eyes are those of the reference frame or of the source video: what blinks there is not
+# theirs to blink.
+NO_EYES = {"ATVG", "Wav2Lip"}
+
+
+def recording(name: str, runs: str | Path, size: int) -> Recording:
+    """A sample capture as notebook 01 tracked it."""
+    attributes = Attributes.load(Path(runs) / name / "attributes.npz")
+    return Recording.load(name, captures.path(name), attributes, size)
+
+
+def split(whole: Recording) -> tuple[Recording, Recording]:
+    """What trains, and what tests: the first 10/11 and the rest."""
+    cut = training_part(len(whole))
+    return whole.part(0, cut), whole.part(cut)
+
+
+def perform(
+    method: Method,
+    corpus: list[Recording],
+    subject: Recording,
+    test: Recording,
+    speech: np.ndarray,
+    results: Path,
+) -> str | None:
+    """Fit a method, let it speak twice, and write what `table2` reads.
+
+    One video says the test part's sound, with its head motion and eyes as far as the method takes
+    them; one says `speech` (640 T,), and is the method's own (of those without own eyes: one frame
+    of the training part speaks). What the method is, its curves and seconds go to `facts.json`. A
+    method that fails leaves its reason there, which is returned: the others go on.
+    """
+    folder = Path(results) / method.name
+    folder.mkdir(parents=True, exist_ok=True)
+    still = subject.part(0, 1) if method.name in NO_EYES else None
+    facts, reason = facts_of(folder), None
+    try:
+        method.fit(corpus, subject)
+        for name, audio, shown in (
+            (test.name, test.audio, test),
+            (f"{test.name}.own", speech, still),
+        ):
+            frames = method.render(audio, shown, shown)
+            write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
+        facts |= dict(aspects=method.aspects(), takes=list(method.takes))
+    except Exception as error:  # whatever it was, the comparison goes on without this method
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        for name in (test.name, f"{test.name}.own"):
+            (folder / f"{name}.mp4").unlink(missing_ok=True)
+    for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
+        facts.setdefault(what, {})[test.name] = value
+    with atomic(folder / "facts.json") as part:
+        part.write_text(json.dumps(facts, indent=1))
+    return reason
+
+
+def against_trivial(
+    made: dict[str, np.ndarray], subject: Recording, test: Recording
+) -> pd.DataFrame:
+    """Rows of PSNR, LMD and the correlation of the mouth's opening with the real one: of each
+    method's frames (T, S, S, 3), and of two that need no method: the reference frame repeated, and
+    the training part's frames in order."""
+    n = len(test)
+    still, replayed = np.repeat(subject.frames[:1], n, 0), to_and_fro(subject.frames, n)
+    simple = dict(zip(SIMPLE, (still, replayed), strict=True))
+    points, rows = face_points(test.frames)[0], []
+    wide = mouth_opening(points)
+    for method, frames in (simple | made).items():
+        shown = face_points(frames)[0]
+        opening = mouth_opening(shown)
+        both = np.isfinite(opening) & np.isfinite(wide)
+        moves = both.sum() > 2 and opening[both].std() > 2e-3  # less is the tracker's
+        rows += [
+            dict(metric="psnr", method=method) | over_clips(psnr(frames, test.frames)),
+            dict(metric="lmd", method=method) | over_clips(lmd(shown, points)),
+            dict(
+                metric="opening_corr",
+                method=method,
+                value=np.corrcoef(opening[both], wide[both])[0, 1] if moves else np.nan,
+                n=1,
+            ),
+        ]
+    return pd.DataFrame(rows).assign(testset=test.name)
+
+
+def convergence(curve: list[dict[str, float]], key: str = "loss") -> float:
+    """By how much the mean objective of the last fifth of a training stands below that of the fifth
+    before, as a share of what it fell in all: near 0 is converged."""
+    x = np.array([step[key] for step in curve])
+    fifth = max(1, len(x) // 5)
+    last, before = x[-fifth:].mean(), x[-2 * fifth : -fifth].mean()
+    return float((before - last) / max(x[:fifth].mean() - last, 1e-9))
+
+
+def facts_of(folder: str | Path) -> dict:
+    """What `perform` noted of the method of this folder of results; {} if it did not make it."""
+    path = Path(folder) / "facts.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def video_of(folder: Path, stem: str) -> Path | None:
+    """The video of that name in a folder, whatever its kind."""
+    return next((p for s in VIDEOS if (p := folder / f"{stem}{s}").is_file()), None)
+
+
+def methods_of(results: Path) -> list[str]:
+    """The paper's methods in its order, there or not, any others of a folder, and ours."""
+    known = (*METHODS, TRUTH)
+    others = sorted(p.name for p in results.iterdir() if p.is_dir() and p.name not in known)
+    return [*RIVALS, *others, TRUTH, OURS]
+
+
+def table2(
+    results: str | Path, expert: SyncExpert | SyncNet, references: str | Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Every metric of every method, and why something is missing.
+
+    Args:
+        results: the folder, as this module's docstring has it.
+        references: a folder of the real videos, by default `Ground Truth` in `results`.
+
+    Returns a long-form table (testset, method, metric, value, ci_low, ci_high, n), with empty
+    values where a video is missing or cannot be used, and a line on each of these. InputError
+    where there is no real video.
+    """
+    results = Path(results)
+    references = Path(references) if references else results / TRUTH
+    real = sorted(p for p in references.glob("*") if p.suffix in VIDEOS) if results.is_dir() else []
+    if not real:
+        raise InputError(f"no video in {references}: the real ones belong there, named as the made")
+    tables, reasons = [], []
+    for path in real:
+        reference = Reference(path)
+        for method in methods_of(results):
+            try:
+                rows = _score(results / method, method, path.stem, reference, expert)
+            except InputError as error:
+                failed = facts_of(results / method).get("failed", {}).get(path.stem)
+                reasons.append(f"{method}, {path.stem}: {failed or error}")
+                rows = pd.DataFrame({"metric": METRICS, "value": np.nan})
+            tables.append(rows.assign(testset=path.stem, method=method))
+    columns = ["testset", "method", "metric", "value", "ci_low", "ci_high", "n"]
+    return pd.concat(tables, ignore_index=True).reindex(columns=columns), reasons
+
+
+def _score(
+    folder: Path, method: str, stem: str, reference: Reference, expert: SyncExpert | SyncNet
+) -> pd.DataFrame:
+    made, own = video_of(folder, stem), video_of(folder, f"{stem}.own")
+    if method == TRUTH:
+        return reference.own_score(expert)
+    if made is None:
+        raise InputError("no video")
+    rows = reference.score(made, expert)
+    if method in NO_EYES:
+        rows.loc[rows.metric == "blinks_per_s", ["value", "ci_low", "ci_high", "n"]] = np.nan
+    elif own:
+        rows = pd.concat([rows[rows.metric != "blinks_per_s"], reference.blinks(own, expert)])
+    return rows
+
+
+def notes(results: str | Path) -> list[str]:
+    """Below table 2: what each method was given of the test video, and how long it trained."""
+    given, spent = [], []
+    for method in METHODS:
+        facts = facts_of(Path(results) / method)
+        if "takes" not in facts:
+            continue
+        given.append(f"{method}: {', '.join(facts['takes'])}")
+        seconds = [sum(parts.values()) for parts in facts["seconds"].values()]
+        spent.append(f"{method} {np.mean(seconds):.0f} s")
+    if not given:
+        return []
+    return [
+        f"Given of the test video beside its sound: {'; '.join(given)}.",
+        f"Trained for (seconds here, beside other work): {', '.join(spent)}; LSP, AD-NeRF and"
+        " DFA-NeRF on each subject, the others once on the corpus.",
+    ]
+
+
+def table1(aspects: dict[str, dict | None]) -> pd.DataFrame:
+    """Table 1, computed (`Method.aspects` by method; None where there is none) beside the paper's:
+    one row a method and aspect. `agrees` is yes, or says what differs."""
+    rows = []
+    for method, printed in reported_aspects().items():
+        computed = aspects.get(method)
+        for aspect, paper in printed.items():
+            value = computed[aspect] if computed else None
+            agrees = "yes" if value == paper else f"computed {value or 'N/A'}"
+            agrees = agrees if computed else "not implemented here"
+            row = dict(method=method, aspect=aspect, paper=paper or "N/A")
+            rows.append(row | dict(computed=value or ("N/A" if computed else ""), agrees=agrees))
+    return pd.DataFrame(rows)
+
+
+def eyes(video: str | Path, reference: Reference) -> list[dict]:
+    """Rows of blinks/s of a video with eyes of its own, and of how far they shut: the lowest
+    percent of the eye-aspect ratio as a share of its median."""
+    _, ear = face_points(frames_of(video, None, next(iter_frames(video)).shape[0]))
+    onsets = np.zeros(len(ear))
+    onsets[blink_onsets(ear, reference.threshold)] = FPS
+    seen = ear[np.isfinite(ear)]
+    shut = np.percentile(seen, 1) / np.median(seen) if len(seen) else np.nan
+    return [
+        dict(metric="blinks_per_s") | over_clips(onsets),
+        dict(metric="least_open", value=shut, n=1),
+    ]
+
+
+def side_by_side(videos: dict[str, np.ndarray], columns: int = 4) -> Iterator[np.ndarray]:
+    """Frames of several videos {name: (T, S, S, 3)} beside each other, each with its name."""
+    T, S = min(map(len, videos.values())), next(iter(videos.values())).shape[1]
+    rows, bar = -(-len(videos) // columns), S // 8
+    sheet = np.full((rows * (S + bar), columns * S, 3), 255, np.uint8)
+    for k, name in enumerate(videos):
+        at = (k % columns * S + 2, k // columns * (S + bar) + bar - 4)
+        cv2.putText(sheet, name, at, cv2.FONT_HERSHEY_SIMPLEX, S / 340, (0, 0, 0), 1, cv2.LINE_AA)
+    for t in range(T):
+        for k, frames in enumerate(videos.values()):
+            y, x = k // columns * (S + bar) + bar, k % columns * S
+            sheet[y : y + S, x : x + S] = frames[t]
+        yield sheet.copy()
