@@ -28,20 +28,19 @@ AFTER = {
     "03_sync": ["02_disentanglement"],
     "04_personality": ["02_disentanglement", "03_sync"],
     "05_radiance_field": ["02_disentanglement", "03_sync"],
-    "06_evaluation": ["04_personality", "05_radiance_field"],
+    "06_talking_head": ["04_personality", "05_radiance_field"],
     "07_audio_features": ["02_disentanglement", "03_sync"],
-    "08_rivals_of_anyone": ["03_sync"],
-    "09_rivals_of_one": ["07_audio_features"],
-    "10_comparison": ["06_evaluation", "08_rivals_of_anyone", "09_rivals_of_one"],
-    "00_overview": ["10_comparison"],  # it opens the series and shows what the others found
+    "08_rivals": ["07_audio_features"],
+    "09_comparison": ["06_talking_head", "08_rivals"],
+    "00_overview": ["09_comparison"],  # it opens the series and shows what the others found
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
     "05_radiance_field": ["dfa/data/bench.json"],
-    "06_evaluation": ["dfa/data/reported.yaml"],
+    "06_talking_head": ["dfa/data/reported.yaml"],
     "07_audio_features": ["dfa/data/reported.yaml"],
-    "10_comparison": ["dfa/data/reported.yaml"],
+    "09_comparison": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
 CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
@@ -49,10 +48,9 @@ CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
 THREADS = {
     "04_personality": 1,
     "05_radiance_field": max(1, CORES // 2),
-    "06_evaluation": max(1, CORES // 2),
+    "06_talking_head": max(1, CORES // 2),
     "07_audio_features": max(1, (CORES - 1) // 2),
-    "08_rivals_of_anyone": max(1, CORES // 2),
-    "09_rivals_of_one": max(1, CORES // 2),
+    "08_rivals": max(1, CORES // 2),
 }
 
 RUNS = Path("runs", PROFILE)
@@ -198,7 +196,7 @@ rule notebook:
 # What takes longest, and what waits for it, begins first, or it would be the last to end.
 use rule notebook as longest_notebook with:
     output:
-        RUNS / "{name,07_audio_features|09_rivals_of_one}.done",
+        RUNS / "{name,07_audio_features|08_rivals}.done",
     priority: 1
 
 

@@ -68,8 +68,10 @@ def test_the_series_is_whole():
         "03_sync",
         "04_personality",
         "05_radiance_field",
-        "06_evaluation",
+        "06_talking_head",
         "07_audio_features",
+        "08_rivals",
+        "09_comparison",
     ]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dfa.comparison import RIVALS, facts_of
 from dfa.gpvae import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,13 +225,22 @@ def test_smoke_makes_every_artifact(smoke):
         executed = nbformat.read(smoke / "notebooks" / f"{name}.ipynb", as_version=4)
         code = [cell for cell in executed.cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    methods = {"table2": {"Ground Truth", "DFA-NeRF"}}
-    methods["table5"] = methods["table2"] | {"MFCC", "DeepSpeech"}
+    assert {"table1", "eyes", "neck", "comparison_a", "comparison_b"} <= set(entries)
+    methods = {"table2": {*RIVALS, "Ground Truth", "DFA-NeRF"}}
+    methods["table5"] = {"Ground Truth", "DFA-NeRF", "MFCC", "DeepSpeech"}
     for table, expected in methods.items():
         rows = (smoke / f"tables/{table}.csv").read_text().splitlines()
         assert rows[0] == "testset,method,metric,paper,value,ci_low,ci_high,n"
         found = {tuple(row.split(",")[:2]) for row in rows[1:]}
         assert found == {(n, method) for n in ("subject_a", "subject_b") for method in expected}
+    here = ("LSP", "AD-NeRF", "DFA-NeRF")
+    for method in here:
+        failed = facts_of(ROOT / "runs/smoke/results" / method)["failed"]
+        assert failed == {"subject_a": None, "subject_b": None}
+    table2 = pd.read_csv(smoke / "tables/table2.csv").set_index(["metric", "method"]).value
+    assert table2["psnr"].reindex(here).notna().all()
+    table1 = pd.read_csv(smoke / "tables/table1.csv", keep_default_na=False)
+    assert set(table1[table1.method.isin(here)].agrees) == {"yes"}
     table4 = pd.read_csv(smoke / "tables/table4.csv").groupby(["testset", "protocol"])
     variants, simple = set(VARIANTS), {"hold-last", "mean-pose", "GP"}
     metrics = {"d_rot", "d_pos", "d_rot_deg", "d_pos_mm"}

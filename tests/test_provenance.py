@@ -301,7 +301,7 @@ def test_reported_is_what_the_paper_prints():
 
 
 def test_the_terminal_summary(repo, monkeypatch, capsys):
-    run = provenance.start("06_evaluation", "smoke")
+    run = provenance.start("06_talking_head", "smoke")
     monkeypatch.setattr(sys, "argv", ["provenance", "figures/smoke"])
     assert provenance.main() == 2
     assert "run `make figures` first" in capsys.readouterr().err

@@ -5,6 +5,7 @@ One interface, one set of recordings, one budget: `Method.fit`, `Method.render`.
 
 from .adnerf import ADNeRF, torso_mask
 from .dfanerf import DFANeRF
+from .lsp import LSP
 from .method import Method, Recording
 
-__all__ = ["ADNeRF", "DFANeRF", "Method", "Recording", "torso_mask"]
+__all__ = ["LSP", "ADNeRF", "DFANeRF", "Method", "Recording", "torso_mask"]

@@ -1,5 +1,5 @@
-"""LSP, Live Speech Portraits (Lu et al., SIGGRAPH Asia 2021): one person's landmarks and head motion
-from sound, and pictures from landmarks.
+"""LSP, Live Speech Portraits (Lu et al., SIGGRAPH Asia 2021): one person's landmarks and head
+motion from sound, and pictures from landmarks.
 
 - Autoregressive predictive coding (`APC`): a GRU that predicts sound ahead; its states are the
   speech representation, learnt from sound alone, of everybody's (section 4.1).
@@ -24,7 +24,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -38,13 +37,15 @@ from .parts import PatchDiscriminator, UNet, as_frames, draw_landmarks, pictures
 
 STACK = 2  # MFCC vectors to a step of APC, which are then 20 ms
 AHEAD = 3  # steps that APC predicts ahead
+DISTURBED = 16  # versions of the person's sound, beside it, that the mouth learns from
 K = 10  # neighbours on the manifold
 LOOK_AHEAD = 7  # frames that the mouth hears ahead: the paper's 0.3 s
 MOUTH = [*range(3, 14), *range(48, 68)]  # jaw and lips
 REPLAYED = [*range(17, 27), *range(36, 48)]  # brows and eyes
 DILATIONS = (1, 2, 4, 8, 16, 32)
 PAST = 1 + sum(DILATIONS)  # frames of pose that the next one depends on
-CANDIDATES = 4
+NOISE, TEMPERATURE = 0.1, 1.0  # of the poses seen in training; of the samples
+EDGE = 12  # lines are few pixels among many that hardly change
 
 
 class APC(nn.Module):
@@ -127,31 +128,32 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
 
 
 def features(judge: PatchDiscriminator, x: Tensor, constant: bool = False) -> list[Tensor]:
-    """The outputs of the discriminator's stages, its scores last."""
+    """What the discriminator's stages make of x, its scores last; with its weights as constants
+    where only x is to learn."""
     out = []
     for layer in judge.layers:
-        frozen = {k: v.detach() for k, v in layer.named_parameters()}
-        x = functional_call(layer, frozen, x) if constant else layer(x)
+        weights = {k: v.detach() if constant else v for k, v in layer.named_parameters()}
+        x = functional_call(layer, weights, x)
         out.append(x)
-    return [*out[1:-1], out[-1]]
+    return out
 
 
 def adversarial(
     judge: PatchDiscriminator, real: Tensor, fake: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Least-squares losses of generator and discriminator, as `parts.adversarial`, and the match of
-    features (Wang et al. 2018): their L1 distance, each stage in its mean magnitude."""
-    of_real, of_fake = features(judge, real), features(judge, fake, constant=True)
-    fools = (of_fake[-1] - 1).square().mean()
-    match = [(a - b.detach()).abs().mean() for a, b in zip(of_fake[:-1], of_real, strict=False)]
-    tells = (of_real[-1] - 1).square().mean() + judge(fake.detach()).square().mean()
-    return fools, tells / 2, sum(match) / len(match)
+    """`parts.adversarial`'s losses of generator and discriminator, and the generator's third: the
+    mean L1 distance of the discriminator's features (Wang et al. 2018)."""
+    *of_real, is_real = features(judge, real)
+    *of_fake, is_fake = features(judge, fake, constant=True)
+    match = [(a - b.detach()).abs().mean() for a, b in zip(of_fake, of_real, strict=True)]
+    tells = (is_real - 1).square().mean() + judge(fake.detach()).square().mean()
+    return (is_fake - 1).square().mean(), tells / 2, sum(match) / len(match)
 
 
 class Painter(nn.Module):
     """Lines of landmarks, candidates and slow pose -> the frame; and its discriminator."""
 
-    def __init__(self, mean: Tensor, candidates: Tensor, width: int = 32) -> None:
+    def __init__(self, mean: Tensor, candidates: Tensor, width: int = 24) -> None:
         super().__init__()
         self.register_buffer("mean", mean)  # (3, S, S)
         self.register_buffer("candidates", candidates)  # (3 N, S, S)
@@ -161,10 +163,23 @@ class Painter(nn.Module):
     def forward(self, lines: Tensor, slow: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 and (B, 6) normalised -> (B, 3, S, S)."""
         B, _, S, _ = lines.shape
+        candidates = self.candidates.expand(B, -1, -1, -1) - 0.5
         flat = slow[:, :, None, None].expand(-1, -1, S, S)
-        return self.mean + self.unet(
-            torch.cat([lines, self.candidates.expand(B, -1, -1, -1) - 0.5, flat], 1)
-        )
+        return self.mean + self.unet(torch.cat([EDGE * lines, candidates, flat], 1))
+
+
+def per_frame(states: Tensor) -> Tensor:
+    """States of each step (2 T, dim) -> of each frame (T, 2 dim)."""
+    return states.reshape(len(states) * STACK // PER_FRAME, -1)
+
+
+def clips(tracks: list[tuple[Tensor, ...]], batch: int, n: int, g: torch.Generator) -> list[Tensor]:
+    """Clips of n moments from anywhere in tracks, each of which is some aligned sequences (T, ...):
+    as many tensors (batch, n, ...)."""
+    chosen = [tracks[i] for i in torch.randint(len(tracks), (batch,), generator=g).tolist()]
+    at = [int(torch.randint(len(x[0]) - n + 1, (), generator=g)) for x in chosen]
+    cut = [[y[t : t + n] for y in x] for x, t in zip(chosen, at, strict=True)]
+    return [torch.stack(parts) for parts in zip(*cut, strict=True)]
 
 
 def slowly(h: np.ndarray) -> np.ndarray:
@@ -174,120 +189,140 @@ def slowly(h: np.ndarray) -> np.ndarray:
 
 
 class LSP(Method):
+    """Live Speech Portraits of one person."""
+
     name, learns_from, takes = "LSP", "subject", ("pose", "eyes")
     own, face_model = ("heads", "eyes"), "2D landmarks"
 
     def fit(self, corpus: list[Recording], subject: Recording) -> None:
         self.subject, a = subject, subject.attributes
+        self.mean_face = a.landmarks.mean(0)
+        self.proportions = (a.points - in_image(a.h, a.landmarks)).mean(0)  # the person's own
+        self.home, self.reach = a.h.mean(0), a.h.std(0).clip(1e-4)
+        self.stride = np.diff(a.h, axis=0).std(0).clip(1e-6)
         torch.manual_seed(self.seed)
-        self._fit_sound(corpus, subject)
+        self._fit_sound([*corpus, subject])
         self._fit_mouth()
         self._fit_head()
         self._fit_painter()
 
-    def states(self, c: np.ndarray) -> Tensor:
-        """MFCC (4 T, 20) -> speech states of each step, (2 T, dim)."""
-        with torch.inference_mode():
-            return self.apc(torch.from_numpy(c)[None].to(self.device))[0].clone()
-
-    def heard(self, audio: np.ndarray) -> Tensor:
-        """The speech representation on the person's manifold, (T, 2 dim)."""
-        f = self.states(mfcc(audio, frame_count(audio)))
-        return per_frame(project_on(self.bank, f))
-
-    def _fit_sound(self, corpus: list[Recording], subject: Recording) -> None:
-        sounds = [torch.from_numpy(mfcc(r.audio, len(r))) for r in [*corpus, subject]]
+    def _fit_sound(self, people: list[Recording]) -> None:
+        tracks = [
+            (torch.from_numpy(mfcc(r.audio, len(r))).unflatten(0, (-1, STACK)),) for r in people
+        ]
         self.apc = APC().to(self.device)
-        n = 4 * min(50, min(map(len, sounds)) // 4)  # 2 s
+        n = min(100, *(len(x) for (x,) in tracks))  # 2 s
 
         def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            who = torch.randint(len(sounds), (24,), generator=g).tolist()
-            at = [int(torch.randint(len(sounds[i]) - n + 1, (), generator=g)) for i in who]
-            clips = torch.stack([sounds[i][t : t + n] for i, t in zip(who, at, strict=True)])
-            L = self.apc.loss(clips.to(self.device))
-            return L, {"l1": L.item()}
+            L1 = self.apc.loss(clips(tracks, 24, n, g)[0].flatten(1, 2).to(self.device))
+            return L1, {"l1": L1.item()}
 
-        self.learn("sound", self.apc, loss, 500, 2e-3,
-                   inputs=digest([r.digest for r in [*corpus, subject]]))  # fmt: skip
-        self.bank = self.states(sounds[-1].numpy())
+        self.learn("sound", self.apc, loss, 400, 2e-3, inputs=digest([r.digest for r in people]))
+        self.bank = self.states(mfcc(self.subject.audio, len(self.subject)))
+
+    @torch.inference_mode()
+    def states(self, c: np.ndarray) -> Tensor:
+        """MFCC (4 T, 20) -> speech states (2 T, dim)."""
+        return self.apc(torch.from_numpy(c)[None].to(self.device))[0].clone()
+
+    def heard(self, audio: np.ndarray) -> Tensor:
+        """The speech representation of each frame on the person's manifold, (T, 2 dim)."""
+        return per_frame(project_on(self.bank, self.states(mfcc(audio, frame_count(audio)))))
 
     def _fit_mouth(self) -> None:
         subject, landmarks = self.subject, self.subject.attributes.landmarks
-        self.mean_face = landmarks.mean(0)
-        moved = (landmarks - self.mean_face)[:, MOUTH].reshape(len(landmarks), -1)
-        self.mouth_std = float(moved.std())
+        moved = (landmarks - self.mean_face)[:, MOUTH].reshape(len(subject), -1)
+        self.mouth_std = float(moved.std().clip(1e-6))
         moved = (moved / self.mouth_std).astype(np.float32)
-        rng = np.random.default_rng(self.seed)
-        heard = [(mfcc(subject.audio, len(subject)), moved)]
-        heard += variants(subject.audio, moved, 6, rng)
-        tracks = [(per_frame(self.states(c)), torch.from_numpy(y)) for c, y in heard]
+        tracks = [(per_frame(self.bank), torch.from_numpy(moved))]
+        for c, y in variants(subject.audio, moved, DISTURBED, np.random.default_rng(self.seed)):
+            f = self.states(c)  # also as it will be when it has been projected
+            both = (per_frame(f), per_frame(project_on(self.bank, f)))
+            tracks += [(x, torch.from_numpy(y)) for x in both]
         self.mouth = MouthNet(tracks[0][0].shape[1]).to(self.device)
-        n = min(75, min(len(y) for _, y in tracks))
+        n = min(75, *(len(y) for _, y in tracks))
 
         def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            who = torch.randint(len(tracks), (16,), generator=g).tolist()
-            at = [int(torch.randint(len(tracks[i][1]) - n + 1, (), generator=g)) for i in who]
-            f, y = (torch.stack([tracks[i][k][t : t + n] for i, t in zip(who, at, strict=True)])
-                    for k in (0, 1))  # fmt: skip
-            L = (self.mouth(f.to(self.device)) - y.to(self.device)).square().mean()
-            return L, {"l2": L.item()}
+            f, y = clips(tracks, 16, n, g)
+            L2 = (self.mouth(f.to(self.device)) - y.to(self.device)).square().mean()
+            return L2, {"l2": L2.item()}
 
-        self.learn("mouth", self.mouth, loss, 500, 2e-3, weight_decay=0.05,
+        self.learn("mouth", self.mouth, loss, 300, 2e-3, weight_decay=0.05,
                    inputs=digest(subject.digest, self.bank))  # fmt: skip
 
-    def _fit_head(self) -> None:
-        h = self.subject.attributes.h
-        step = np.diff(h, axis=0, prepend=h[:1])
-        self.home = h.mean(0), np.maximum(h.std(0), 1e-4)
-        self.stride = np.maximum(step.std(0), 1e-6)
-        poses = self.unit_poses(h, step)
-        f = per_frame(self.bank)
-        f_next = torch.cat([f[1:], f[-1:]])
-        target = poses[1:, 6:]
-        self.head = HeadNet(f.shape[1]).to(self.device)
-        n = min(2 * PAST, len(target))
-
-        def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            at = torch.randint(len(target) - n + 1, (16,), generator=g).tolist()
-            x, c, y = (torch.stack([z[t : t + n] for t in at]) for z in (poses, f_next, target))
-            x = x + self.head_noise * torch.randn(x.shape, generator=g)
-            x, c, y = (z.to(self.device) for z in (x, c, y))
-            nll = gaussian_nll(y[:, PAST - 1 :], *self.head(x, c))
-            return nll, {"nll": nll.item()}
-
-        self.learn("head", self.head, loss, self.head_steps, 2e-3, weight_decay=0.05,
-                   inputs=digest(self.subject.digest, self.bank))  # fmt: skip
-
-    head_noise, head_steps, sigma_scale = 0.1, 400, 1.0
-
-    def unit_poses(self, h: np.ndarray, step: np.ndarray) -> Tensor:
-        """Poses (T, 6) and their last steps, normalised: (T, 12)."""
-        x = np.concatenate([(h - self.home[0]) / self.home[1], step / self.stride], 1)
+    def unit_poses(self, h: np.ndarray) -> Tensor:
+        """Poses (T + 1, 6) -> T of them and their last steps, normalised, (T, 12)."""
+        x = np.concatenate([(h[1:] - self.home) / self.reach, np.diff(h, axis=0) / self.stride], 1)
         return torch.from_numpy(x.astype(np.float32))
 
+    def _fit_head(self) -> None:
+        poses, f = self.unit_poses(self.subject.attributes.h), per_frame(self.bank).cpu()
+        track = poses[:-1], f[2:], poses[1:, 6:]  # frame t, the sound of t + 1, the step to it
+        self.head = HeadNet(f.shape[1]).to(self.device)
+        n = min(2 * PAST, len(poses) - 1)
+
+        def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            x, c, step = (z.to(self.device) for z in clips([track], 16, n, g))
+            # what it sampled itself will not be as clean as what it learns from
+            x = x + NOISE * torch.randn(x.shape, generator=g).to(self.device)
+            nll = gaussian_nll(step[:, PAST - 1 :], *self.head(x, c))
+            return nll, {"nll": nll.item()}
+
+        self.learn("head", self.head, loss, 300, 2e-3, weight_decay=0.05,
+                   inputs=digest(self.subject.digest, self.bank))  # fmt: skip
+
     @torch.inference_mode()
-    def sample_head(self, f: Tensor) -> np.ndarray:
-        """A head motion (T, 6) to speech (T, 2 dim), sampled frame by frame from a moment of the
-        person's own; it is drawn back softly where it leaves the person's reach."""
+    def sample_head(self, f: Tensor, temperature: float = TEMPERATURE) -> np.ndarray:
+        """A head motion (T, 6) to speech (T, 2 dim), sampled frame by frame from some moment of the
+        person's recording on, and softly held within that recording's range."""
         own = self.subject.attributes.h
-        g = torch.Generator().manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
-        start = int(rng.integers(1, max(2, len(own) - PAST)))
-        h = list(own[start : start + PAST])
-        h = [own[0]] * (PAST - len(h)) + h
-        h = list(np.array(h))
+        start = int(rng.integers(len(own) - PAST))
+        h = list(own[start : start + PAST + 1])
+        c = torch.cat([per_frame(self.bank)[start + 2 : start + PAST + 1], f])
         lo, hi = own.min(0), own.max(0)
-        f = torch.cat([f[:1].expand(PAST - 1, -1), f])
-        for t in range(len(f) - PAST + 1):
-            past = np.array(h[-PAST - 1 :])
-            past = np.concatenate([past[:1]] * (PAST + 1 - len(past)) + [past])
-            x = self.unit_poses(past[1:], np.diff(past, axis=0))
-            mean, log_sigma = self.head(x[None].to(self.device), f[None, t : t + PAST])
-            noise = torch.randn(6, generator=g).to(self.device)
-            step = (mean + self.sigma_scale * log_sigma.exp() * noise)[0, 0].cpu().numpy() * self.stride
-            new = h[-1] + step
-            h.append(new + 0.2 * (np.clip(new, lo, hi) - new))
-        return np.array(h[PAST:], np.float32)
+        for t in range(len(f)):
+            x = self.unit_poses(np.array(h[-PAST - 1 :]))
+            mean, log_sigma = self.head(x[None].to(self.device), c[None, t : t + PAST])
+            mean, sigma = mean[0, 0].cpu().numpy(), log_sigma[0, 0].exp().cpu().numpy()
+            new = h[-1] + self.stride * (mean + temperature * sigma * rng.standard_normal(6))
+            h.append(new + 0.2 * (new.clip(lo, hi) - new))
+        return np.array(h[PAST + 1 :], np.float32)
+
+    def shown(self, h: np.ndarray, landmarks: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Poses (T, 6), landmarks (T, 68, 3) -> what the painter sees of them: lines (T, 3, S, S)
+        uint8 and slow poses (T, 6)."""
+        points = in_image(h, landmarks) + self.proportions
+        lines = draw_landmarks(points, self.subject.frames.shape[1])
+        slow = (slowly(h) - self.home) / self.reach
+        return torch.from_numpy(lines), torch.from_numpy(slow).float()
+
+    def _fit_painter(self) -> None:
+        subject, a = self.subject, self.subject.attributes
+        opening, yaw = mouth_opening(a.landmarks), a.h[:, 1]
+        chosen = [opening.argmin(), opening.argmax(), yaw.argmin(), yaw.argmax()]
+        candidates = pictures(subject.frames[chosen]).flatten(0, 1)
+        mean = pictures(subject.frames[:: max(1, len(subject) // 100)]).mean(0)
+        self.painter = Painter(mean, candidates).to(self.device)
+        lines, slow = self.shown(a.h, a.landmarks)
+        points = torch.from_numpy(a.points).float()
+
+        def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            i = torch.randint(len(subject), (1,), generator=g)
+            weight = region_weights(points[i], mean.shape[1])
+            batch = lines[i] / 255, slow[i], pictures(subject.frames[i.numpy()]), weight
+            edges, told, real, weight = (x.to(self.device) for x in batch)
+            fake = self.painter(edges, told)
+            L1 = (weight * (fake - real).abs()).mean()
+            fools, tells, match = adversarial(
+                self.painter.judge, torch.cat([real, edges], 1), torch.cat([fake, edges], 1)
+            )
+            parts = dict(l1=L1, fools=fools, tells=tells, match=match)
+            return 100 * L1 + fools + 10 * match + tells, {k: v.item() for k, v in parts.items()}
+
+        rates = [{"params": self.painter.unet.parameters(), "lr": 4e-3},
+                 {"params": self.painter.judge.parameters(), "lr": 4e-4}]  # fmt: skip
+        self.learn("painter", self.painter, loss, 3000, rates, clip=None, inputs=subject.digest)
 
     @torch.inference_mode()
     def render(
@@ -295,67 +330,13 @@ class LSP(Method):
     ) -> Iterator[np.ndarray]:
         n, f = frame_count(audio), self.heard(audio)
         h = to_and_fro(pose.attributes.h, n) if pose else self.sample_head(f)
-        if eyes:
-            replayed = to_and_fro(eyes.attributes.landmarks, n)
-        else:
-            own = self.subject.attributes.landmarks
-            start = int(np.random.default_rng(self.seed + 1).integers(len(own)))
-            replayed = to_and_fro(np.roll(own, -start, 0), n)
         landmarks = np.repeat(self.mean_face[None], n, 0)
-        landmarks[:, REPLAYED] = replayed[:, REPLAYED]
-        moved = self.mouth(f[None])[0].view(n, -1, 3).cpu().numpy()
-        landmarks[:, MOUTH] += moved * self.mouth_std
-        yield from self.paint(h, landmarks)
-
-    def place(self, h: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Landmarks (T, 68, 3) under poses h (T, 6) in the picture, in the person's proportions."""
-        return in_image(h, landmarks) + self.proportions
-
-    def _fit_painter(self) -> None:
-        subject, a = self.subject, self.subject.attributes
-        size = subject.frames.shape[1]
-        self.proportions = (a.points - in_image(a.h, a.landmarks)).mean(0)
-        self.home = a.h.mean(0), np.maximum(a.h.std(0), 1e-4)
-        opening = mouth_opening(a.landmarks)
-        chosen = [opening.argmin(), opening.argmax(), a.h[:, 1].argmin(), a.h[:, 1].argmax()]
-        candidates = pictures(subject.frames[chosen]).flatten(0, 1)
-        mean = torch.from_numpy(subject.frames[:: max(1, len(subject) // 100)].mean(0))
-        self.painter = Painter(mean.float().movedim(-1, 0) / 255, candidates).to(self.device)
-        lines = torch.from_numpy(draw_landmarks(self.place(a.h, a.landmarks), size))
-        slow = torch.from_numpy((slowly(a.h) - self.home[0]) / self.home[1]).float()
-        points = torch.from_numpy(a.points).float()
-
-        def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            i = torch.randint(len(subject), (2,), generator=g)
-            parts = lines[i] / 255, slow[i], pictures(subject.frames[i.numpy()])
-            edges, told, real = (x.to(self.device) for x in parts)
-            weight = region_weights(points[i], size).to(self.device)
-            fake = self.painter(edges, told)
-            L1 = (weight * (fake - real).abs()).mean()
-            fools, tells, match = adversarial(
-                self.painter.judge, torch.cat([real, edges], 1), torch.cat([fake, edges], 1)
-            )
-            mse = (fake - real).square().mean().item()
-            parts = {"l1": L1.item(), "fools": fools.item(), "tells": tells.item(),
-                     "match": match.item(), "psnr": -10 * np.log10(mse)}  # fmt: skip
-            return self.weights[0] * L1 + fools + self.weights[1] * match + tells, parts
-
-        self.learn("painter", self.painter, loss, self.painter_steps, self.painter_lr, clip=None,
-                   inputs=subject.digest)  # fmt: skip
-
-    weights = 100.0, 10.0
-    painter_steps, painter_lr = 1200, 1e-3
-
-    @torch.inference_mode()
-    def paint(self, h: np.ndarray, landmarks: np.ndarray) -> Iterator[np.ndarray]:
-        lines = torch.from_numpy(
-            draw_landmarks(self.place(h, landmarks), self.subject.frames.shape[1])
-        )
-        slow = torch.from_numpy((slowly(h) - self.home[0]) / self.home[1]).float()
-        for edges, told in zip(lines.split(8), slow.split(8), strict=True):
-            yield from as_frames(self.painter(edges.to(self.device) / 255, told.to(self.device)))
-
-
-def per_frame(states: Tensor) -> Tensor:
-    """(2 T, dim) -> (T, 2 dim)."""
-    return states.reshape(len(states) * STACK // PER_FRAME, -1)
+        if eyes:
+            source = eyes.attributes.landmarks
+        else:
+            start = np.random.default_rng(self.seed).integers(len(self.subject))
+            source = np.roll(self.subject.attributes.landmarks, -start, 0)
+        landmarks[:, REPLAYED] = to_and_fro(source[:, REPLAYED], n)
+        landmarks[:, MOUTH] += self.mouth_std * self.mouth(f[None])[0].view(n, -1, 3).cpu().numpy()
+        for lines, slow in zip(*(x.split(8) for x in self.shown(h, landmarks)), strict=True):
+            yield from as_frames(self.painter(lines.to(self.device) / 255, slow.to(self.device)))
