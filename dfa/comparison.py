@@ -126,11 +126,12 @@ def against_trivial(
 
 def convergence(curve: list[dict[str, float]], key: str = "loss") -> float:
     """By how much the mean objective of the last fifth of a training stands below that of the fifth
-    before, as a share of what it fell in all: near 0 is converged."""
+    before, as a share of what it fell in all: near 0 is converged; nan where it did not fall."""
     x = np.array([step[key] for step in curve])
     fifth = max(1, len(x) // 5)
     last, before = x[-fifth:].mean(), x[-2 * fifth : -fifth].mean()
-    return float((before - last) / max(x[:fifth].mean() - last, 1e-9))
+    fell = x[:fifth].mean() - last
+    return float((before - last) / fell) if fell > 0 else float("nan")
 
 
 def facts_of(folder: str | Path) -> dict:

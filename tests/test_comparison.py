@@ -143,6 +143,7 @@ def test_convergence_is_the_share_that_the_last_fifth_brought():
     assert comparison.convergence(falling) == pytest.approx(2 / 8)
     flat = [dict(loss=1 + np.exp(-t)) for t in range(100)]
     assert comparison.convergence(flat) == pytest.approx(0, abs=1e-6)
+    assert np.isnan(comparison.convergence(falling[::-1]))
 
 
 def test_table_1_says_where_it_differs():
