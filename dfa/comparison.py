@@ -209,8 +209,8 @@ def notes(results: str | Path) -> list[str]:
         if "takes" not in facts:
             continue
         given.append(f"{method}: {', '.join(facts['takes'])}")
-        seconds = [sum(parts.values()) for parts in facts["seconds"].values()]
-        spent.append(f"{method} {np.mean(seconds):.0f} s")
+        seconds = np.mean([sum(parts.values()) for parts in facts["seconds"].values()])
+        spent.append(f"{method} {seconds:.0f} s" if np.isfinite(seconds) else f"{method} not noted")
     if not given:
         return []
     return [
