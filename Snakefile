@@ -38,7 +38,6 @@ CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
     "05_radiance_field": ["dfa/data/bench.json"],
-    "06_talking_head": ["dfa/data/reported.yaml"],
     "07_audio_features": ["dfa/data/reported.yaml"],
     "09_comparison": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],

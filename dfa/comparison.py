@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from . import captures
-from .evaluate import METRICS, Reference, blink_onsets, lmd, mouth_opening, over_clips, psnr
-from .media import FPS, InputError, atomic, frames_of, iter_frames, write_video
+from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
+from .media import InputError, atomic, write_video
 from .provenance import reported_aspects
 from .rivals import Method, Recording
 from .rivals.parts import to_and_fro
@@ -197,7 +197,8 @@ def _score(
     if method in NO_EYES:
         rows.loc[rows.metric == "blinks_per_s", ["value", "ci_low", "ci_high", "n"]] = np.nan
     elif own:
-        rows = pd.concat([rows[rows.metric != "blinks_per_s"], reference.blinks(own, expert)])
+        alone = reference.eyes(own)[lambda t: t.metric == "blinks_per_s"]
+        rows = pd.concat([rows[rows.metric != "blinks_per_s"], alone])
     return rows
 
 
@@ -233,20 +234,6 @@ def table1(aspects: dict[str, dict | None]) -> pd.DataFrame:
             row = dict(method=method, aspect=aspect, paper=paper or "N/A")
             rows.append(row | dict(computed=value or ("N/A" if computed else ""), agrees=agrees))
     return pd.DataFrame(rows)
-
-
-def eyes(video: str | Path, reference: Reference) -> list[dict]:
-    """Rows of blinks/s of a video with eyes of its own, and of how far they shut: the lowest
-    percent of the eye-aspect ratio as a share of its median."""
-    _, ear = face_points(frames_of(video, None, next(iter_frames(video)).shape[0]))
-    onsets = np.zeros(len(ear))
-    onsets[blink_onsets(ear, reference.threshold)] = FPS
-    seen = ear[np.isfinite(ear)]
-    shut = np.percentile(seen, 1) / np.median(seen) if len(seen) else np.nan
-    return [
-        dict(metric="blinks_per_s") | over_clips(onsets),
-        dict(metric="least_open", value=shut, n=1),
-    ]
 
 
 def side_by_side(videos: dict[str, np.ndarray], columns: int = 4) -> Iterator[np.ndarray]:

@@ -294,6 +294,21 @@ def _named(estimate: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip(("value", "ci_low", "ci_high"), estimate, strict=True))
 
 
+def _row(metric: str, values: list[float]) -> dict:
+    """A row of `measure` from a value a clip."""
+    n = int(np.isfinite(values).sum())
+    return dict(metric=metric, n=n) | _named(interval(np.array(values)))
+
+
+def _blink_rates(ear: np.ndarray, threshold: float) -> list[float]:
+    """Blinks/s in each clip; nan where no face was found at all."""
+    if not np.isfinite(ear).any():
+        return [np.nan]
+    onsets = np.zeros(len(ear))
+    onsets[blink_onsets(ear, threshold)] = 1
+    return [c.mean() * FPS for c in clips(onsets)]
+
+
 def measure(
     frames: np.ndarray,
     audio: np.ndarray,
@@ -327,15 +342,9 @@ def measure(
     if len(frames) > 2 * 15 + 5:
         distances = sync_distances(expert, frames, points, audio)
         by_clip["sync"] = [confidence(torch.as_tensor(c))[0] for c in clips(distances)]
-    onsets = np.zeros(len(ear))
-    onsets[blink_onsets(ear, blink_threshold(ear) if threshold is None else threshold)] = 1
-    by_clip["blinks_per_s"] = (
-        [c.mean() * FPS for c in clips(onsets)] if np.isfinite(ear).any() else [np.nan]
-    )
-    rows = []
-    for metric, values in by_clip.items():
-        n = int(np.isfinite(values).sum())
-        rows.append(dict(metric=metric, n=n) | _named(interval(np.array(values))))
+    shut = blink_threshold(ear) if threshold is None else threshold
+    by_clip["blinks_per_s"] = _blink_rates(ear, shut)
+    rows = [_row(metric, values) for metric, values in by_clip.items()]
     if isinstance(expert, SyncNet) and "sync" in by_clip:
         n = int(np.isfinite(by_clip["sync"]).sum())
         rows.append(dict(metric="sync_video", n=n) | _named(video_confidence(distances)))
@@ -387,11 +396,16 @@ class Reference:
         rows.loc[rows.metric == "psnr", ["value", "ci_low", "ci_high"]] = np.nan
         return rows
 
-    def blinks(self, made: str | Path, expert: SyncExpert | SyncNet) -> pd.DataFrame:
-        """The blinks/s row of a made video with eyes of its own."""
-        frames = frames_of(made, None, next(iter_frames(made)).shape[0])
-        rows = measure(frames, read_audio(made), expert, threshold=self.threshold)
-        return rows[rows.metric == "blinks_per_s"]
+    def eyes(self, made: str | Path) -> pd.DataFrame:
+        """Of a video with eyes of its own: the blinks/s row of `measure`, and how far they shut,
+        `least_open`: the lowest percent of the eye-aspect ratio as a share of its median."""
+        from .tracking import face_points
+
+        _, ear = face_points(frames_of(made, None, next(iter_frames(made)).shape[0]))
+        seen = ear[np.isfinite(ear)]
+        shut = np.percentile(seen, 1) / np.median(seen) if len(seen) else np.nan
+        rows = [_row("blinks_per_s", _blink_rates(ear, self.threshold))]
+        return pd.DataFrame([*rows, dict(metric="least_open", value=shut, n=1)])
 
     def frames(self, size: int) -> np.ndarray:
         """Its frames at this size, (T, size, size, 3) uint8."""

@@ -184,7 +184,7 @@ def test_seam_is_the_step_across_the_jaw():
 def test_own_eyes_of_a_video(results):
     reference = evaluate.Reference(results / TRUTH / "somebody.mp4")
     moving, still = (
-        {r["metric"]: r["value"] for r in comparison.eyes(results / m / f, reference)}
+        reference.eyes(results / m / f).set_index("metric").value
         for m, f in ((TRUTH, "somebody.mp4"), ("AD-NeRF", "somebody.own.mp4"))
     )
     assert still["blinks_per_s"] == 0 and still["least_open"] > 0.9

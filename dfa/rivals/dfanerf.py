@@ -42,14 +42,16 @@ class DFANeRF(Method):
     ) -> Iterator[np.ndarray]:
         """Head motion and eyes that nobody gives are sampled. Any `size`."""
         n, personal = frame_count(audio), None
-        if pose or eyes:
+        if pose and eyes:
+            personal = self.subject.x.new_empty(n, self.subject.x.shape[1])
+        elif pose or eyes:
             f_a = self.corpus.f_a(audio, n)
             personal = sample_personal(
                 self.corpus, self.subject.cme, self.subject.x, f_a, self.seed
             )
-            if pose:
-                personal[:, :6] = torch.from_numpy(to_and_fro(pose.attributes.h, n))
-            if eyes:
-                f_e = self.corpus.f_e(eyes.attributes).numpy()
-                personal[:, 6:] = torch.from_numpy(to_and_fro(f_e, n))
+        if pose:
+            personal[:, :6] = torch.from_numpy(to_and_fro(pose.attributes.h, n))
+        if eyes:
+            f_e = self.corpus.f_e(eyes.attributes).numpy()
+            personal[:, 6:] = torch.from_numpy(to_and_fro(f_e, n))
         yield from self.subject.speak(audio, seed=self.seed, personal=personal, size=size)
