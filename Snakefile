@@ -30,16 +30,17 @@ AFTER = {
     "05_radiance_field": ["02_disentanglement", "03_sync"],
     "06_talking_head": ["04_personality", "05_radiance_field"],
     "07_audio_features": ["02_disentanglement", "03_sync"],
-    "08_rivals": ["07_audio_features"],
-    "09_comparison": ["06_talking_head", "08_rivals"],
-    "00_overview": ["09_comparison"],  # it opens the series and shows what the others found
+    "08_rivals_anyone": ["01_attributes"],
+    "09_rivals_person": ["07_audio_features"],
+    "10_comparison": ["06_talking_head", "08_rivals_anyone", "09_rivals_person"],
+    "00_overview": ["10_comparison"],  # it opens the series and shows what the others found
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
     "05_radiance_field": ["dfa/data/bench.json"],
     "07_audio_features": ["dfa/data/reported.yaml"],
-    "09_comparison": ["dfa/data/reported.yaml"],
+    "10_comparison": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
 CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
@@ -49,7 +50,8 @@ THREADS = {
     "05_radiance_field": max(1, CORES // 2),
     "06_talking_head": max(1, CORES // 2),
     "07_audio_features": max(1, (CORES - 1) // 2),
-    "08_rivals": max(1, CORES // 2),
+    "08_rivals_anyone": max(1, CORES // 2),
+    "09_rivals_person": max(1, CORES // 2),
 }
 
 RUNS = Path("runs", PROFILE)
@@ -195,7 +197,7 @@ rule notebook:
 # What takes longest, and what waits for it, begins first, or it would be the last to end.
 use rule notebook as longest_notebook with:
     output:
-        RUNS / "{name,07_audio_features|08_rivals}.done",
+        RUNS / "{name,07_audio_features|08_rivals_anyone|09_rivals_person}.done",
     priority: 1
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,7 @@ import pandas as pd
 
 from . import captures
 from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
-from .media import InputError, atomic, write_video
+from .media import InputError, atomic, frames_of, write_video
 from .provenance import reported_aspects
 from .rivals import Method, Recording
 from .rivals.parts import to_and_fro
@@ -124,14 +124,42 @@ def against_trivial(
     return pd.DataFrame(rows).assign(testset=test.name)
 
 
-def convergence(curve: list[dict[str, float]], key: str = "loss") -> float:
+def straw_men(simple: pd.DataFrame) -> list[str]:
+    """A line a method and subject of `against_trivial`: does it beat what needs no method?"""
+    found, lines = simple.set_index(["testset", "metric", "method"]).value, []
+    for n, m in simple[["testset", "method"]].drop_duplicates().itertuples(index=False):
+        if m not in SIMPLE:
+            lips = found[n, "lmd", m] < min(found[n, "lmd", s] for s in SIMPLE)
+            picture = found[n, "psnr", m] > max(found[n, "psnr", s] for s in SIMPLE)
+            says = [f"{'beats' if x else 'does NOT beat'} both in" for x in (lips, picture)]
+            lines.append(f"{n} {m}: {says[0]} LMD, {says[1]} PSNR")
+    return lines
+
+
+def convergence(objective: Sequence[float]) -> float:
     """By how much the mean objective of the last fifth of a training stands below that of the fifth
     before, as a share of what it fell in all: near 0 is converged; nan where it did not fall."""
-    x = np.array([step[key] for step in curve])
+    x = np.asarray(objective)
     fifth = max(1, len(x) // 5)
     last, before = x[-fifth:].mean(), x[-2 * fifth : -fifth].mean()
     fell = x[:fifth].mean() - last
     return float((before - last) / fell) if fell > 0 else float("nan")
+
+
+def curves(results: str | Path, methods: tuple[str, ...], keys: dict[str, str]) -> pd.DataFrame:
+    """What `perform` noted of the methods' trainings: method, part, testset, step, objective.
+
+    keys: which of the logged quantities is the objective of a part, by its name, where it is not
+    the whole loss: of a GAN that holds the discriminator's too.
+    """
+    rows = [
+        dict(method=m, part=part, testset=n, step=k["step"], objective=k[keys.get(part, "loss")])
+        for m in methods
+        for n, each in facts_of(Path(results) / m).get("curves", {}).items()
+        for part, curve in each.items()
+        for k in curve
+    ]
+    return pd.DataFrame(rows, columns=["method", "part", "testset", "step", "objective"])
 
 
 def facts_of(folder: str | Path) -> dict:
@@ -143,6 +171,12 @@ def facts_of(folder: str | Path) -> dict:
 def video_of(folder: Path, stem: str) -> Path | None:
     """The video of that name in a folder, whatever its kind."""
     return next((p for s in VIDEOS if (p := folder / f"{stem}{s}").is_file()), None)
+
+
+def videos(results: Path, methods: tuple[str, ...], stem: str, size: int) -> dict[str, np.ndarray]:
+    """What methods made of a test set, as far as they did: frames (T, size, size, 3) by method."""
+    paths = {m: video_of(results / m, stem) for m in methods}
+    return {m: frames_of(path, None, size) for m, path in paths.items() if path}
 
 
 def methods_of(results: Path) -> list[str]:
@@ -217,7 +251,7 @@ def notes(results: str | Path) -> list[str]:
     return [
         f"Given of the test video beside its sound: {'; '.join(given)}.",
         f"Trained for (seconds here, beside other work): {', '.join(spent)}; LSP, AD-NeRF and"
-        " DFA-NeRF on each subject, the others once on the corpus.",
+        " DFA-NeRF (beside its corpus networks) on each subject, the others once on the corpus.",
     ]
 
 

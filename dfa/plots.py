@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -174,6 +175,21 @@ def learning_curve(
     for ax, key in zip(axes[0], keys, strict=True):
         ax.plot([h["step"] for h in history], [h[key] for h in history], lw=1.2)
         ax.set(xlabel="step", ylabel=key, yscale="log" if log and key == "loss" else "linear")
+    fig.tight_layout()
+    return fig
+
+
+def training_curves(table: pd.DataFrame) -> Figure:
+    """The columns of `dfa.comparison.curves`: a panel for each method's part, a line a subject."""
+    panels = list(table.groupby(["method", "part"], sort=False))
+    fig, axes = plt.subplots(1, len(panels), figsize=(2.0 * len(panels), 2.1), squeeze=False)
+    for ax, ((method, part), lines) in zip(axes[0], panels, strict=True):
+        for name, line in lines.groupby("testset", sort=False):
+            ax.plot(line.step, line.objective, lw=0.8, label=name)
+        ax.set_title(f"{method}: {part}", fontsize=7)
+        ax.tick_params(labelsize=5)
+        ax.set_xlabel("step", fontsize=6)
+    axes[0, 0].legend(fontsize=5)
     fig.tight_layout()
     return fig
 

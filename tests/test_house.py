@@ -70,8 +70,9 @@ def test_the_series_is_whole():
         "05_radiance_field",
         "06_talking_head",
         "07_audio_features",
-        "08_rivals",
-        "09_comparison",
+        "08_rivals_anyone",
+        "09_rivals_person",
+        "10_comparison",
     ]
 
 

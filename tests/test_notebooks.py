@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfa.comparison import RIVALS, facts_of
+from dfa.comparison import METHODS, RIVALS, facts_of
 from dfa.gpvae import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,14 +233,13 @@ def test_smoke_makes_every_artifact(smoke):
         assert rows[0] == "testset,method,metric,paper,value,ci_low,ci_high,n"
         found = {tuple(row.split(",")[:2]) for row in rows[1:]}
         assert found == {(n, method) for n in ("subject_a", "subject_b") for method in expected}
-    here = ("LSP", "AD-NeRF", "DFA-NeRF")
-    for method in here:
+    for method in METHODS:
         failed = facts_of(ROOT / "runs/smoke/results" / method)["failed"]
         assert failed == {"subject_a": None, "subject_b": None}
     table2 = pd.read_csv(smoke / "tables/table2.csv").set_index(["metric", "method"]).value
-    assert table2["psnr"].loc[list(here)].notna().all()
+    assert table2["psnr"].loc[list(METHODS)].notna().all()
     table1 = pd.read_csv(smoke / "tables/table1.csv", keep_default_na=False)
-    assert set(table1[table1.method.isin(here)].agrees) == {"yes"}
+    assert set(table1[table1.method.isin(METHODS)].agrees) == {"yes"}
     table4 = pd.read_csv(smoke / "tables/table4.csv").groupby(["testset", "protocol"])
     variants, simple = set(VARIANTS), {"hold-last", "mean-pose", "GP"}
     metrics = {"d_rot", "d_pos", "d_rot_deg", "d_pos_mm"}
