@@ -228,6 +228,8 @@ def score_command(args: argparse.Namespace) -> None:
         expert, judge = load_expert(), "expert trained on synthetic actors"
     if args.table:
         return score_table(args, expert, judge)
+    if args.output:
+        raise InputError("-o is where --table is written: without it, use --json and redirect")
     if not args.reference:
         raise InputError("give the real video too, or --table and a folder of results")
     rows = score(args.generated, args.reference, expert)

@@ -29,6 +29,8 @@ class SyncModel(nn.Module):
         context: convolutions over neighbouring frames in E_a; each adds a frame either way.
     """
 
+    judges_sync = True
+
     def __init__(self, loss: str = "paper", context: int = 2, width: int = 96):
         super().__init__()
 

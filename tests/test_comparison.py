@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfa import captures, comparison, evaluate, media, provenance, talk
+from dfa import captures, comparison, evaluate, media, plots, provenance, talk
 from dfa.cli import main
 from dfa.comparison import OURS, RIVALS, TRUTH
 from dfa.rivals import Method
@@ -138,12 +138,41 @@ def test_beside_no_method_at_all(recordings):
 
 
 def test_convergence_is_the_share_that_the_last_fifth_brought():
-    falling = [dict(loss=10.0 - t) for t in range(10)]
+    falling = [10.0 - t for t in range(10)]
     # fifths have the means 9.5, ..., 1.5: the last brought 2 of 8
     assert comparison.convergence(falling) == pytest.approx(2 / 8)
-    flat = [dict(loss=1 + np.exp(-t)) for t in range(100)]
+    flat = [1 + np.exp(-t) for t in range(100)]
     assert comparison.convergence(flat) == pytest.approx(0, abs=1e-6)
     assert np.isnan(comparison.convergence(falling[::-1]))
+
+
+def test_curves_hold_the_objective_of_each_part(tmp_path):
+    (tmp_path / "ATVG").mkdir()
+    steps = [dict(step=k, loss=9 - k, pixel=k) for k in (1, 2)]
+    facts = dict(curves={n: {"landmarks": steps, "pictures": steps} for n in "ab"})
+    (tmp_path / "ATVG" / "facts.json").write_text(json.dumps(facts))
+    curves = comparison.curves(tmp_path, ("ATVG", "LSP"), {"pictures": "pixel"})
+    assert len(curves) == 8 and set(curves.method) == {"ATVG"} and set(curves.testset) == {"a", "b"}
+    assert curves[curves.part == "landmarks"].objective.tolist() == [8, 7] * 2
+    assert curves[curves.part == "pictures"].objective.tolist() == [1, 2] * 2
+    figure = plots.training_curves(curves)
+    assert [ax.get_title() for ax in figure.axes] == ["ATVG: landmarks", "ATVG: pictures"]
+    assert [len(ax.lines) for ax in figure.axes] == [2, 2]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [1, 2]
+
+
+def test_a_straw_man_is_named():
+    values = {comparison.SIMPLE[0]: (20, 1.5), comparison.SIMPLE[1]: (21, 1.6)}
+    values |= {"good": (30, 1.0), "poor": (20.5, 1.55)}
+    rows = [
+        dict(testset="a", method=m, metric=metric, value=v)
+        for m, both in values.items()
+        for metric, v in zip(("psnr", "lmd"), both, strict=True)
+    ]
+    assert comparison.straw_men(pd.DataFrame(rows)) == [
+        "a good: beats both in LMD, beats both in PSNR",
+        "a poor: does NOT beat both in LMD, does NOT beat both in PSNR",
+    ]
 
 
 def test_table_1_says_where_it_differs():
@@ -198,3 +227,9 @@ def test_notes_say_what_was_given_and_spent(tmp_path):
     given, spent = comparison.notes(tmp_path)
     assert "LSP: pose, eyes" in given and "LSP 35 s" in spent
     assert comparison.notes(tmp_path / "LSP") == []
+
+
+def test_videos_of_a_folder_are_those_that_are_there(results):
+    found = comparison.videos(results, (TRUTH, "ATVG", "Wav2Lip"), "somebody", 32)
+    assert list(found) == [TRUTH, "ATVG"]
+    assert found["ATVG"].shape == (SECONDS * 25, 32, 32, 3)

@@ -190,9 +190,8 @@ class ADNeRF(Method):
         size = size or self.subject.frames.shape[1]
         told = self.told(audio, to_and_fro((pose or self.subject).attributes.h, frame_count(audio)))
         for head, torso in zip(*(c.to(self.device).split(8) for c in told), strict=True):
-            _, opacity, _ = self.torso.layer(torso)
-            opacity = F.interpolate(opacity, (size, size), mode="bilinear", align_corners=False)
-            picture = torch.lerp(
-                self.head.image(head, size), self.torso.image(torso, size), opacity
-            )
-            yield from as_frames(picture)
+            over, opacity, _ = self.torso.layer(torso)
+            if size != over.shape[-1]:
+                over = self.torso.image(torso, size)
+                opacity = F.interpolate(opacity, (size, size), mode="bilinear", align_corners=False)
+            yield from as_frames(torch.lerp(self.head.image(head, size), over, opacity))

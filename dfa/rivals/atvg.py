@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..audio import N_MFCC, PER_FRAME, mfcc, variants
 from ..media import frame_count
@@ -34,7 +33,7 @@ from ..nerf import region_weights
 from ..training import digest
 from .crops import Faces, canonical, inside, paste
 from .method import Method, Recording
-from .parts import PatchDiscriminator, around, conv, draw_landmarks
+from .parts import PatchDiscriminator, around, conv, draw_landmarks, frozen, least_squares
 
 COMPONENTS = 16
 AROUND = 3  # frames either way: windows of 28 MFCC vectors, as in the paper
@@ -227,11 +226,9 @@ class ATVG(Method):
             pixel = (dynamic * (made - x[:, 1:]).abs()).mean()
             bare = (weight * (colour - x[:, 1:]).abs()).mean()
             real, fake, judge = x[:, 1:].flatten(0, 1), made.flatten(0, 1), self.vg["judge"]
-            constant = {k: v.detach() for k, v in judge.named_parameters()}
-            fooled, read = functional_call(judge, constant, fake)
-            (score_real, read_real), (score_fake, _) = judge(real), judge(fake.detach())
-            fools = (fooled - 1).square().mean()
-            tells = ((score_real - 1).square().mean() + score_fake.square().mean()) / 2
+            (is_real, read_real), (is_fake, _) = judge(real), judge(fake.detach())
+            fooled, read = frozen(judge, fake)
+            fools, tells = least_squares(is_real, is_fake, fooled)
             p = p.flatten(0, 1)
             reads = self.error(read, p)
             total = pixel + bare + FOOLS * fools + READS * reads + tells + self.error(read_real, p)

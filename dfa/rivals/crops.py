@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..media import FPS
 from .method import Recording
 from .parts import pictures
 
@@ -98,7 +99,10 @@ class Faces:
         return pictures(np.stack([cut(self.frames[i], self.matrices[i]) for i in frames]))
 
     def alike(self, t: int, among: np.ndarray) -> int:
-        """Of these frames, the one whose head is turned most as in frame t."""
+        """Of these frames, the one whose head is turned most as in frame t, and that is not of the
+        same second if there is another: its mouth would be the same too."""
+        apart = np.abs(among - t) >= FPS
+        among = among[apart] if apart.any() else among
         return int(among[np.square(self.turns[among] - self.turns[t]).sum(1).argmin()])
 
 

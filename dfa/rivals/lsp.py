@@ -25,7 +25,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..audio import N_MFCC, PER_FRAME, mfcc, variants
 from ..evaluate import mouth_opening
@@ -33,7 +32,16 @@ from ..media import FPS, frame_count
 from ..nerf import region_weights
 from ..training import digest
 from .method import Method, Recording, in_image
-from .parts import PatchDiscriminator, UNet, as_frames, draw_landmarks, pictures, to_and_fro
+from .parts import (
+    PatchDiscriminator,
+    UNet,
+    as_frames,
+    draw_landmarks,
+    frozen,
+    least_squares,
+    pictures,
+    to_and_fro,
+)  # fmt: skip
 
 STACK = 2  # MFCC vectors to a step of APC, which are then 20 ms
 AHEAD = 3  # steps that APC predicts ahead
@@ -127,27 +135,24 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     return (0.5 * ((x - mean) * (-log_sigma).exp()).square() + log_sigma).mean()
 
 
-def features(judge: PatchDiscriminator, x: Tensor, constant: bool = False) -> list[Tensor]:
-    """What the discriminator's stages make of x, its scores last; with its weights as constants
-    where only x is to learn."""
-    out = []
-    for layer in judge.layers:
-        weights = {k: v.detach() if constant else v for k, v in layer.named_parameters()}
-        x = functional_call(layer, weights, x)
-        out.append(x)
-    return out
+class Judge(PatchDiscriminator):
+    """What all of its stages make of a picture, the scores last."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        out = []
+        for layer in self.layers:
+            out.append(layer(out[-1] if out else x))
+        return out
 
 
-def adversarial(
-    judge: PatchDiscriminator, real: Tensor, fake: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`parts.adversarial`'s losses of generator and discriminator, and the generator's third: the
-    mean L1 distance of the discriminator's features (Wang et al. 2018)."""
-    *of_real, is_real = features(judge, real)
-    *of_fake, is_fake = features(judge, fake, constant=True)
+def adversarial(judge: Judge, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses of generator and discriminator, and the generator's third: the mean L1 distance of
+    the discriminator's features (Wang et al. 2018)."""
+    *of_real, is_real = judge(real)
+    *of_fake, fooled = frozen(judge, fake)
     match = [(a - b.detach()).abs().mean() for a, b in zip(of_fake, of_real, strict=True)]
-    tells = (is_real - 1).square().mean() + judge(fake.detach()).square().mean()
-    return (is_fake - 1).square().mean(), tells / 2, sum(match) / len(match)
+    fools, tells = least_squares(is_real, judge(fake.detach())[-1], fooled)
+    return fools, tells, sum(match) / len(match)
 
 
 class Painter(nn.Module):
@@ -158,7 +163,7 @@ class Painter(nn.Module):
         self.register_buffer("mean", mean)  # (3, S, S)
         self.register_buffer("candidates", candidates)  # (3 N, S, S)
         self.unet = UNet(3 + len(candidates) + 6, 3, width)
-        self.judge = PatchDiscriminator(6, 16)
+        self.judge = Judge(6, 16)
 
     def forward(self, lines: Tensor, slow: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 and (B, 6) normalised -> (B, 3, S, S)."""

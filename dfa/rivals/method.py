@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..face import pose, project
 from ..media import SAMPLES_PER_FRAME, frames_of, read_audio
 from ..nerf import Field
-from ..sync import SyncModel
 from ..tracking import Attributes
 from ..training import digest, pick_device, seconds_spent, train
 
@@ -139,10 +138,9 @@ class Method(ABC):
         is_a = lambda trait: any(getattr(m, trait, False) for m in found)  # noqa: E731
         field = any(isinstance(m, Field) for m in found)
         framework = "NeRF" if field else "GAN" if is_a("tells_real") else None
-        sync = is_a("judges_sync") or any(isinstance(m, SyncModel) for m in found)
         return dict(
             target="arbitrary" if self.learns_from == "corpus" else "specific",
-            audio_feature="sync" if sync else "not sync",
+            audio_feature="sync" if is_a("judges_sync") else "not sync",
             framework=framework,
             personalized=", ".join(self.own) or None,
             face_model=self.face_model,

@@ -127,13 +127,20 @@ class PatchDiscriminator(nn.Module):
         return self.layers(x)
 
 
-def adversarial(judge: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares GAN losses (Mao et al. 2017) of the generator and of the discriminator.
+def frozen(judge: nn.Module, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor, ...]:
+    """What a network makes of x, its weights as constants: what is learnt of it reaches x alone."""
+    return functional_call(judge, {k: v.detach() for k, v in judge.named_parameters()}, x)
 
-    Both steps at once: the generator's loss sees the discriminator's weights as constants, the
-    discriminator's sees the pictures as constants, so that their sum trains each on its own.
-    """
-    constant = {k: v.detach() for k, v in judge.named_parameters()}
-    fools = (functional_call(judge, constant, fake) - 1).square().mean()
-    tells = (judge(real) - 1).square().mean() + judge(fake.detach()).square().mean()
-    return fools, tells / 2
+
+def least_squares(real: Tensor, fake: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares GAN losses (Mao et al. 2017) of the generator and of the discriminator, from
+    its scores of real and of made pictures, and its scores that are to reach the generator."""
+    tells = (real - 1).square().mean() + fake.square().mean()
+    return (fooled - 1).square().mean(), tells / 2
+
+
+def adversarial(judge: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """`least_squares` of both at once: the generator's loss sees the discriminator's weights as
+    constants, the discriminator's sees the pictures as constants, so that their sum trains each on
+    its own."""
+    return least_squares(judge(real), judge(fake.detach()), frozen(judge, fake))
