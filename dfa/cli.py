@@ -280,6 +280,16 @@ def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
         print(f"empty: {reason}", file=sys.stderr)
 
 
+def origin_command(args: argparse.Namespace) -> None:
+    from . import origin
+    from .provenance import root
+
+    entry = origin.find(args.what, root(), args.profile)
+    if args.value:
+        print(origin.rows_of(entry, args.value, root()).to_string(index=False, na_rep="–"), "\n")
+    print(origin.report(entry, root()))
+
+
 def export_command(args: argparse.Namespace) -> None:
     from .layouts import write_adnerf
     from .tracking import Attributes
@@ -492,6 +502,16 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("-o", "--output", default=None, help="file for the JSON, too")
     p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = add(
+        "origin",
+        origin_command,
+        "Where a figure, table or video of figures/ came from: notebook, cell, parameters, seeds,"
+        " commit, hashes; and what has changed since. Run it inside the repo.",
+    )
+    p.add_argument("what", help="an id such as table2, or a file under figures/")
+    p.add_argument("value", nargs="?", help="a number or word in its table: the rows it stands in")
+    p.add_argument("--profile", default="quick", choices=("smoke", "quick", "full"))
 
     p = add("captures", captures_command, "Make the sample captures of synthetic actors again.")
     p.add_argument("names", nargs="*", help="which, e.g. subject_a corpus_03; all if none is named")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pypdf
 import pytest
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -108,6 +109,22 @@ def test_manifest_entry_is_true(repo):
     assert {path.rpartition(".")[2] for path in entries[1]["outputs"]} == {"csv", "tex", "html"}
 
 
+def test_figures_carry_their_origin(repo):
+    (repo / "data.bin").write_bytes(b"abc")
+    run = provenance.start("01_test", "smoke", seed=[3, 4], inputs=["data.bin"], k=2)
+    for figure in (a_figure(), a_grid()):  # one whose PDF is written again, with photographs
+        run.save_figure(figure, "figure9", paper="Figure 9")
+        (entry,) = provenance.manifest(repo / "figures/smoke")
+        drawn = repo / "figures/smoke/figure9"
+        for said in (
+            Image.open(drawn.with_suffix(".png")).text["Description"],
+            pypdf.PdfReader(drawn.with_suffix(".pdf")).metadata.subject,
+        ):
+            told = json.loads(said)
+            assert told == {key: entry[key] for key in told}
+            assert {"id", "paper", "notebook", "cell", "parameters", "seeds", "inputs"} == set(told)
+
+
 def test_saving_again_replaces(repo):
     for text in (b"one", b"two"):
         run = provenance.start("01_test", "smoke")
@@ -174,7 +191,8 @@ def test_photographs_are_jpeg_in_the_pdf(repo):
     assert np.abs(pixels - lossless).mean() < 4
     saved = path.read_bytes()
     reader = pypdf.PdfReader(path)
-    assert (reader.pdf_header, reader.metadata, "/ID" in reader.trailer) == ("%PDF-1.4", {}, False)
+    assert (reader.pdf_header, "/ID" in reader.trailer) == ("%PDF-1.4", False)
+    assert set(reader.metadata) == {"/Subject"}
     run.save_figure(fig, "f")
     assert path.read_bytes() == saved
 
@@ -204,8 +222,9 @@ def test_other_pdfs_are_matplotlibs_own(repo, kind):
         ax.imshow(np.random.default_rng(0).random((400, 400)), interpolation="nearest")
     run = provenance.start("01_test", "smoke")
     run.save_figure(fig, "f")
-    undated = {"CreationDate": None, "Creator": None, "Producer": None}
-    fig.savefig(repo / "own.pdf", dpi=150, bbox_inches="tight", metadata=undated)
+    told = {"CreationDate": None, "Creator": None, "Producer": None}
+    told["Subject"] = pypdf.PdfReader(run.path("f.pdf")).metadata.subject
+    fig.savefig(repo / "own.pdf", dpi=150, bbox_inches="tight", metadata=told)
     assert run.path("f.pdf").read_bytes() == (repo / "own.pdf").read_bytes()
 
 

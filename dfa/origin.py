@@ -1,0 +1,95 @@
+"""From a figure, table, video or number in it back to what made it, and what changed since."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from .media import InputError
+from .provenance import manifest, sha256
+
+
+def find(what: str, root: Path, profile: str = "quick") -> dict:
+    """The manifest's entry of an id, or of a file under figures/, by its path or its name.
+
+    Raises InputError where there is none, with the ids that are nearest by name.
+    """
+    path = Path(what)
+    if path.suffix and path.is_file() and path.resolve().is_relative_to(root / "figures"):
+        profile = path.resolve().relative_to(root / "figures").parts[0]
+    entries = manifest(root / "figures" / profile)
+    if not entries:
+        raise InputError(f"figures/{profile} has no manifest.json: run `make figures` first")
+    for entry in entries:
+        if what == entry["id"] or path.name in (Path(output).name for output in entry["outputs"]):
+            return entry
+    alike = [e["id"] for e in entries if what.lower()[:4] in e["id"].lower()]
+    hint = f"one of {', '.join(alike or [e['id'] for e in entries])}"
+    raise InputError(f"figures/{profile}/manifest.json has no {what}: name {hint}")
+
+
+def rows_of(entry: dict, value: str, root: Path) -> pd.DataFrame:
+    """The rows of an entry's .csv in which a number, at as many decimals, or a word reads so.
+
+    Raises InputError where it has no .csv, or none of them does.
+    """
+    path = next((root / p for p in entry["outputs"] if p.endswith(".csv")), None)
+    if path is None or not path.exists():
+        raise InputError(f"{entry['id']} has no .csv here: no value to look up in it")
+    table = pd.read_csv(path)
+    digits = len(value.partition(".")[2])
+
+    def reads(cell: object) -> bool:
+        return value == (f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell))
+
+    found = table[table.map(reads).any(axis=1)]
+    if found.empty:
+        raise InputError(f"nothing in {path.relative_to(root)} reads {value}")
+    return found
+
+
+def state(path: str, digest: str, root: Path) -> str:
+    """Is a file what it was: same, CHANGED, or not here."""
+    if not (root / path).is_file():
+        return "not here"
+    return "same" if sha256(root / path) == digest else "CHANGED"
+
+
+def code_changed(entry: dict, root: Path) -> list[str] | None:
+    """The notebook and modules that differ from the entry's commit; None where git cannot tell."""
+    if not entry["commit"]:
+        return None
+    command = ["git", "diff", "--name-only", entry["commit"], "--", "dfa/*.py", "dfa/*/*.py"]
+    command.append(f"notebooks/{entry['notebook']}.ipynb")
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.split() if done.returncode == 0 else None
+
+
+def report(entry: dict, root: Path) -> str:
+    """What a terminal shows of an entry."""
+    profile, changed = entry["parameters"]["profile"], code_changed(entry, root)
+    told = {
+        "what": entry["id"] + (f", the paper's {entry['paper']}" if entry["paper"] else ""),
+        "made by": f"notebooks/{entry['notebook']}.ipynb, cell [{entry['cell']}]",
+        "executed": f"figures/{profile}/notebooks/{entry['notebook']}.ipynb",
+        "parameters": ", ".join(f"{k} {v}" for k, v in entry["parameters"].items()),
+        "seeds": ", ".join(map(str, entry["seeds"])),
+        "commit": f"{entry['commit'] or 'none'}{', with changes on top' * bool(entry['dirty'])}",
+        "machine": entry["device"],
+        "when": f"{entry['created']}, {entry['wall_s']} s after its notebook began",
+    }
+    lines = [f"{key:11}{text}" for key, text in told.items()]
+    for kind in ("outputs", "inputs"):
+        lines.append(kind)
+        lines += [f"  {digest[:12]}  {state(path, digest, root):8}  {path}"
+                  for path, digest in entry[kind].items()]  # fmt: skip
+    if changed is None:
+        lines.append("code since  unknown: its commit is not here")
+    else:
+        lines.append(f"code since  {'CHANGED: ' + ', '.join(changed) if changed else 'same'}")
+    return "\n".join(lines)
