@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import dfa
-from dfa import captures
+from dfa import captures, ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -73,6 +73,7 @@ def test_the_series_is_whole():
         "08_rivals_anyone",
         "09_rivals_person",
         "10_comparison",
+        "11_ledger",
     ]
 
 
@@ -182,6 +183,13 @@ def test_readme_prints_the_committed_table():
             else:
                 cells.append(f"{r.value:.{d}f} [{r.ci_low:.{d}f}, {r.ci_high:.{d}f}]")
         assert f"| {testset} | {method} | {' | '.join(cells)} |" in readme
+
+
+def test_readme_prints_the_ledger():
+    folder = ROOT / "figures/quick"
+    committed_ledger = pd.read_csv(folder / "tables/claims.csv")
+    assert ledger.markdown(ledger.ledger(folder)) == ledger.markdown(committed_ledger)
+    assert ledger.markdown(committed_ledger) in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_readme_prints_the_measured_speed():
