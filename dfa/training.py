@@ -109,20 +109,23 @@ def _fabric(device: torch.device, precision: str | None) -> Fabric:
     return fabric
 
 
-def _average(fabric: Fabric, loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Give every process the mean of all gradients, in one message; returns the mean loss ().
+def _average(
+    fabric: Fabric, logged: dict[str, float], parameters: list[nn.Parameter]
+) -> dict[str, float]:
+    """Give every process the mean of all gradients, in one message; returns the means of what is
+    logged, which goes along: where the loss is not finite, all processes stop.
 
-    A parameter without a gradient here counts as nought, for it may have one elsewhere. The loss
-    goes along so that where it is not finite, all processes stop.
+    A parameter without a gradient here counts as nought, for it may have one elsewhere.
     """
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([loss.detach().reshape(1), *(g.flatten() for g in grads)])
+    numbers = grads[0].new_tensor([*logged.values()])
+    flat = torch.cat([numbers, *(g.flatten() for g in grads)])
     # Not "mean": where gloo and nccl stand side by side, Fabric asks gloo for one, and it has none.
     mean = fabric.all_reduce(flat, reduce_op="sum") / fabric.world_size
-    loss, *means = mean.split([1, *(p.numel() for p in parameters)])
+    numbers, *means = mean.split([len(logged), *(p.numel() for p in parameters)])
     for p, grad in zip(parameters, means, strict=True):
         p.grad = grad.view_as(p).to(p.dtype)
-    return loss[0]
+    return dict(zip(logged, numbers.tolist(), strict=True))
 
 
 @contextmanager
@@ -235,8 +238,8 @@ def train(
             bf16-mixed on CUDA, else 32-true. Like the device and the number of processes it is not
             part of a training's identity: what a GPU learnt is loaded on a CPU.
 
-    Returns the history: one dict of logged parts for every 1 % of the steps, the mean of all
-    processes.
+    Returns the history: one dict of logged parts for every 1 % of the steps, the mean over these
+    steps and all processes.
     """
     path, partial = Path(path), Path(f"{path}.partial")
     rank, world = rank_and_world()
@@ -253,11 +256,12 @@ def train(
     groups = [{"params": list(model.parameters()), "lr": lr}] if isinstance(lr, float) else list(lr)
     rates = [g["lr"] for g in groups]
     optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=1e-10, fused=True)
-    start, history, spent = 0, [], 0.0
+    start, history, spent, sums = 0, [], 0.0, {}
     if partial.exists():
         tensors, meta = _read(partial)
         if meta["key"] == key:
             start, history, spent = meta["step"], meta["history"], meta["seconds"]
+            sums = meta["sums"]
             model.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m.")})
             state = optimiser.state_dict()
             for name, value in tensors.items():
@@ -284,18 +288,19 @@ def train(
             loss, parts = loss_fn(generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        logged = {"loss": loss.item(), **parts}
         if world > 1:
-            loss = _average(fabric, loss, parameters)
+            logged = _average(fabric, logged, parameters)
         if clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimiser.step()
-        if not torch.isfinite(loss):
+        if not math.isfinite(logged["loss"]):
             raise FloatingPointError(f"{label}: the loss is not finite at step {step}")
+        sums = {k: sums.get(k, 0.0) + v for k, v in logged.items()}
         if (step + 1) % every == 0 or step + 1 == steps:
-            if world > 1:
-                sums = fabric.all_reduce(parts, reduce_op="sum")
-                parts = {k: v.item() / world for k, v in sums.items()}
-            history.append({"step": step + 1, "loss": loss.item(), **parts})
+            n = step % every + 1
+            history.append({"step": step + 1, **{k: v / n for k, v in sums.items()}})
+            sums = {}
         now = time.monotonic()
         if now - shown > 5 or step + 1 == steps:
             shown = now
@@ -314,7 +319,7 @@ def train(
                 f"o.{i}.{k}": torch.as_tensor(v) for i, s in slots.items() for k, v in s.items()
             }
             seconds = spent + now - began
-            meta = dict(key=key, step=step + 1, history=history, seconds=seconds)
+            meta = dict(key=key, step=step + 1, history=history, sums=sums, seconds=seconds)
             _write(tensors, partial, meta)
     model.eval()
     if world > 1:
