@@ -10,6 +10,7 @@ TEST = ("subject_a", "subject_b")
 CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 13))
 NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
+SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # of what is in no capture, beside TEST
 VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
 HELD = 0.12  # s from which a vowel counts as held
 
@@ -25,7 +26,8 @@ def path(name: str) -> Path:
 
 
 def unseen(name: str) -> Path:
-    """A recording of a test subject's voice saying what is in none of the captures (.wav)."""
+    """A recording of the voice of a test subject, or one of `SPEAKERS`, saying what is in none of
+    the captures (.wav)."""
     return path(name).with_name(f"{name}_unseen.wav")
 
 

@@ -2,11 +2,11 @@
 
 A folder of results has a folder for each method, and in it a video for each test set, named as the
 real one in `Ground Truth`; beside it there may be one with head motion and eyes of the method's
-own, from which blinks are counted:
+own, from which blinks are counted, and the like to Mandarin and German for people to rate:
 
     RESULTS/Ground Truth/subject_a.mp4
     RESULTS/AD-NeRF/subject_a.mp4
-    RESULTS/AD-NeRF/subject_a.own.mp4
+    RESULTS/AD-NeRF/subject_a.own.mp4, subject_a.zh.mp4, subject_a.de.mp4
 
 The notebooks' own methods leave a `facts.json` there too: what they are, and took to train.
 """
@@ -24,7 +24,15 @@ import pandas as pd
 
 from . import captures
 from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
-from .media import InputError, atomic, frames_of, write_video
+from .media import (
+    FPS,
+    SAMPLES_PER_FRAME,
+    InputError,
+    atomic,
+    frames_of,
+    read_audio,
+    write_video,
+)
 from .provenance import reported_aspects
 from .rivals import Method, Recording
 from .rivals.parts import to_and_fro
@@ -55,38 +63,46 @@ def split(whole: Recording) -> tuple[Recording, Recording]:
     return whole.part(0, cut), whole.part(cut)
 
 
+def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
+    """What methods' own videos of a test subject say, each (640 T,) and at most this long: `own`
+    in the subject's voice, `zh` and `de` in those of two corpus speakers. None is in a capture."""
+    n = int(seconds * FPS) * SAMPLES_PER_FRAME
+    voices = {"own": name} | captures.SPEAKERS
+    return {key: read_audio(captures.unseen(voice))[:n] for key, voice in voices.items()}
+
+
 def perform(
     method: Method,
     corpus: list[Recording],
     subject: Recording,
     test: Recording,
-    speech: np.ndarray,
+    speech: dict[str, np.ndarray],
     results: Path,
 ) -> str | None:
-    """Fit a method, let it speak twice, and write what `table2` reads.
+    """Fit a method, let it speak, and write what `table2` reads.
 
     One video says the test part's sound, with its head motion and eyes as far as the method takes
-    them; one says `speech` (640 T,), and is the method's own (of those without own eyes: one frame
-    of the training part speaks). What the method is, its curves and seconds go to `facts.json`. A
-    method that fails leaves its reason there, which is returned: the others go on.
+    them; the others say `speech`, each (640 T,) by its name, and are the method's own (of those
+    without own eyes: one frame of the training part speaks). What the method is, its curves and
+    seconds go to `facts.json`. A method that fails leaves its reason there, which is returned: the
+    others go on.
     """
     folder = Path(results) / method.name
     folder.mkdir(parents=True, exist_ok=True)
     still = subject.part(0, 1) if method.name in NO_EYES else None
     facts, reason = facts_of(folder), None
+    said = {test.name: (test.audio, test)}
+    said |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
     try:
         method.fit(corpus, subject)
-        for name, audio, shown in (
-            (test.name, test.audio, test),
-            (f"{test.name}.own", speech, still),
-        ):
+        for name, (audio, shown) in said.items():
             frames = method.render(audio, shown, shown)
             write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
         facts |= dict(aspects=method.aspects(), takes=list(method.takes))
     except Exception as error:  # whatever it was, the comparison goes on without this method
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        for name in (test.name, f"{test.name}.own"):
+        for name in said:
             (folder / f"{name}.mp4").unlink(missing_ok=True)
     for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
         facts.setdefault(what, {})[test.name] = value
@@ -138,11 +154,15 @@ def straw_men(simple: pd.DataFrame) -> list[str]:
 
 def convergence(objective: Sequence[float]) -> float:
     """By how much the mean objective of the last fifth of a training stands below that of the fifth
-    before, as a share of what it fell in all: near 0 is converged; nan where it did not fall."""
+    before, as a share of all that it fell since the first hundredth, by the last fifth: near 0 is
+    converged; nan where it did not fall.
+
+    objective: a mean over each hundredth of the steps, as `train` returns it.
+    """
     x = np.asarray(objective)
     fifth = max(1, len(x) // 5)
     last, before = x[-fifth:].mean(), x[-2 * fifth : -fifth].mean()
-    fell = x[:fifth].mean() - last
+    fell = x[0] - last
     return float((before - last) / fell) if fell > 0 else float("nan")
 
 

@@ -116,7 +116,7 @@ def recordings():
 def test_a_failing_method_leaves_its_reason_and_the_others_go_on(recordings, tmp_path, capsys):
     training, test = recordings
     for method in (Broken(tmp_path), Still(tmp_path)):
-        comparison.perform(method, [], training, test, training.audio, tmp_path)
+        comparison.perform(method, [], training, test, {"own": training.audio}, tmp_path)
     assert "ArithmeticError" in capsys.readouterr().err
     facts = {n: comparison.facts_of(tmp_path / n) for n in ("Broken", "Still", "Nobody")}
     assert facts["Broken"]["failed"] == {"somebody": "ArithmeticError: not finite"}
@@ -139,8 +139,8 @@ def test_beside_no_method_at_all(recordings):
 
 def test_convergence_is_the_share_that_the_last_fifth_brought():
     falling = [10.0 - t for t in range(10)]
-    # fifths have the means 9.5, ..., 1.5: the last brought 2 of 8
-    assert comparison.convergence(falling) == pytest.approx(2 / 8)
+    # from 10 it fell to 3.5 in the fourth fifth and 1.5 in the last, which brought 2 of 8.5
+    assert comparison.convergence(falling) == pytest.approx(2 / 8.5)
     flat = [1 + np.exp(-t) for t in range(100)]
     assert comparison.convergence(flat) == pytest.approx(0, abs=1e-6)
     assert np.isnan(comparison.convergence(falling[::-1]))

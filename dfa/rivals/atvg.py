@@ -33,7 +33,7 @@ from ..nerf import region_weights
 from ..training import digest
 from .crops import Faces, canonical, inside, paste
 from .method import Method, Recording
-from .parts import PatchDiscriminator, around, conv, draw_landmarks, frozen, least_squares
+from .parts import PatchDiscriminator, around, conv, draw, draw_landmarks, frozen, least_squares
 
 COMPONENTS = 16
 AROUND = 3  # frames either way: windows of 28 MFCC vectors, as in the paper
@@ -187,11 +187,10 @@ class ATVG(Method):
         n, batch = min(50, *(len(p) for _, p in tracks)), 12
 
         def loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            draw = lambda k: int(torch.randint(k, (), generator=g))  # noqa: E731
             clips = []
             for _ in range(batch):
-                sound, p = tracks[draw(len(tracks))]
-                t, e = draw(len(p) - n + 1), draw(len(p))
+                sound, p = tracks[draw(len(tracks), g)]
+                t, e = draw(len(p) - n + 1, g), draw(len(p), g)
                 clips.append((sound[t : t + n], p[e], p[t : t + n]))
             sound, example, wanted = (torch.stack(x).to(self.device)
                                       for x in zip(*clips, strict=True))  # fmt: skip
@@ -205,14 +204,13 @@ class ATVG(Method):
         def clip(g: torch.Generator) -> tuple[Tensor, ...]:
             """An example and frames in a row of the same person; the frames' components, all
             their lines, and what pixels count."""
-            draw = lambda k: int(torch.randint(k, (), generator=g))  # noqa: E731
-            faces, p = people[draw(len(people))]
-            t = draw(len(faces) - FRAMES + 1)
+            faces, p = people[draw(len(people), g)]
+            t = draw(len(faces) - FRAMES + 1, g)
             e = faces.alike(t, torch.randint(len(faces), (NEAR,), generator=g).numpy())
             times = [e, *range(t, t + FRAMES)]
             x, lines = faces.crops(times), self.lines(self.points(p[times]), faces, e)
             weight = region_weights(torch.from_numpy(faces.points[times[1:]]), faces.side, REGION)
-            if draw(2):
+            if draw(2, g):
                 x, lines, weight = x.flip(-1), lines.flip(-1), weight.flip(-1)
             x = (x * (0.7 + 0.6 * torch.rand(1, 3, 1, 1, generator=g))).clamp(0, 1)
             return x, lines, torch.from_numpy(p[times[1:]]), weight

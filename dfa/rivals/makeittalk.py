@@ -42,6 +42,7 @@ from .parts import (
     UNet,
     adversarial,
     around,
+    draw,
     draw_landmarks,
     mel,
     pictures,
@@ -308,16 +309,15 @@ class MakeItTalk(Method):
     def _clips(self, tracks: list[tuple], n: int, batch: int, g: torch.Generator) -> list[Tensor]:
         """Of random stretches: windows of sound (B, n, W), poses (B, n, 6), landmarks and the
         reference's (B, n, 68, 3), (B, 68, 3), and voices (B, 160)."""
-        draw = lambda n: int(torch.randint(n, (), generator=g))  # noqa: E731
         out = []
         for _ in range(batch):
-            sound, track, bands = tracks[draw(len(tracks))]
-            t, k = draw(len(track) - n + 1), draw(max(1, len(bands) - HEAR_VOICE))
+            sound, track, bands = tracks[draw(len(tracks), g)]
+            t, k = draw(len(track) - n + 1, g), draw(max(1, len(bands) - HEAR_VOICE), g)
             p = track[:, 6:].unflatten(-1, (68, 3))
             heard = self.windows(sound[PER_FRAME * max(0, t - 10) : PER_FRAME * (t + n + 10)])
             heard = heard[t - max(0, t - 10) :][:n]
             v = torch.from_numpy(voice(bands[k : k + HEAR_VOICE]))
-            out.append((heard, track[t : t + n, :6], p[t : t + n], p[draw(len(p))], v))
+            out.append((heard, track[t : t + n, :6], p[t : t + n], p[draw(len(p), g)], v))
         return [torch.stack(x).to(self.device) for x in zip(*out, strict=True)]
 
     @staticmethod
@@ -365,14 +365,13 @@ class MakeItTalk(Method):
         def shown(g: torch.Generator) -> tuple[Tensor, ...]:
             """What the painter sees of two random frames of a person, the truth, and what pixels
             count."""
-            draw = lambda n: int(torch.randint(n, (), generator=g))  # noqa: E731
-            r = corpus[draw(len(corpus))]
-            a, t = r.attributes, draw(len(r))
-            shown = Shown(r, draw(len(r)), a.h[t : t + 1], a.landmarks[t : t + 1])
+            r = corpus[draw(len(corpus), g)]
+            a, t = r.attributes, draw(len(r), g)
+            shown = Shown(r, draw(len(r), g), a.h[t : t + 1], a.landmarks[t : t + 1])
             told, truth = shown.told(), pictures(cut(r.frames[t], shown.matrices[0])[None])
             points = torch.from_numpy(moved(a.points[t : t + 1], shown.matrices))
             weight = region_weights(points, truth.shape[-1], REGION)
-            if draw(2):
+            if draw(2, g):
                 told, truth, weight = told.flip(-1), truth.flip(-1), weight.flip(-1)
             gain = (0.7 + 0.6 * torch.rand(1, 3, 1, 1, generator=g)).repeat(1, 2, 1, 1)
             told[:, :6] = (told[:, :6] * gain).clamp(0, 1)

@@ -64,6 +64,11 @@ def around(x: Tensor, before: int, after: int) -> Tensor:
     return padded.unfold(0, before + 1 + after, 1).mT
 
 
+def draw(n: int, g: torch.Generator) -> int:
+    """One of 0 .. n - 1."""
+    return int(torch.randint(n, (), generator=g))
+
+
 def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
     """The first n of a sequence (T, ...), which goes back and forth if it is shorter."""
     turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x

@@ -39,6 +39,7 @@ from .parts import (
     adversarial,
     around,
     conv,
+    draw,
     mel,
     to_and_fro,
 )  # fmt: skip
@@ -219,34 +220,40 @@ class Wav2Lip(Method):
                    STEPS["late"], rates(5e-4), inputs, clip=None)  # fmt: skip
         del self.people
 
-    def _clips(self, g: torch.Generator, n: int, length: int) -> list[Tensor]:
-        """Crops (n, length, 3, s, s) of n people's moments, references (n, length, 3, s, s), mel
-        windows (n, length, 20, 80), and what pixels count (n, length, 1, s, s)."""
-        draw = lambda k: int(torch.randint(k, (), generator=g))  # noqa: E731
-        out = []
-        for _ in range(n):
-            faces, sound, quiet = self.people[draw(len(self.people))]
-            t = draw(len(faces) - length + 1)
-            among = quiet[torch.randint(len(quiet), (NEAR,), generator=g).numpy()]
-            crops = faces.crops([*range(t, t + length), faces.alike(t, among)])
-            points = torch.from_numpy(faces.points[t : t + length])
-            weight = region_weights(points, faces.side, MOUTH)
-            if draw(2):
-                crops, weight = crops.flip(-1), weight.flip(-1)
-            crops = (crops * (0.7 + 0.6 * torch.rand(3, 1, 1, generator=g))).clamp(0, 1)
-            shown, reference = crops[:-1], crops[-1:].expand(length, -1, -1, -1)
-            out.append((shown, reference, disturbed(sound[t : t + length], g), weight))
-        return [torch.stack(x).to(self.device) for x in zip(*out, strict=True)]
+    def _clip(self, g: torch.Generator, length: int, near: int) -> tuple[Tensor, ...]:
+        """A person's moment: crops (length, 3, s, s), mel windows (length, 20, 80), and, of `near`
+        to choose from, a reference of as many frames and what pixels count (length, 1, s, s)."""
+        faces, sound, quiet = self.people[draw(len(self.people), g)]
+        t = draw(len(faces) - length + 1, g)
+        frames, among = [*range(t, t + length)], torch.randint(len(quiet), (near,), generator=g)
+        if near:
+            frames.append(faces.alike(t, quiet[among.numpy()]))
+        crops = faces.crops(frames)
+        if flips := draw(2, g):
+            crops = crops.flip(-1)
+        crops = (crops * (0.7 + 0.6 * torch.rand(3, 1, 1, generator=g))).clamp(0, 1)
+        sound = disturbed(sound[t : t + length], g)
+        if not near:
+            return crops, sound
+        points = torch.from_numpy(faces.points[t : t + length])
+        weight = region_weights(points, faces.side, MOUTH)
+        reference = crops[-1:].expand(length, -1, -1, -1)
+        return crops[:-1], sound, reference, weight.flip(-1) if flips else weight
+
+    def _clips(self, g: torch.Generator, n: int, length: int, near: int = 0) -> list[Tensor]:
+        """n of `_clip`, each stacked."""
+        clips = zip(*(self._clip(g, length, near) for _ in range(n)), strict=True)
+        return [torch.stack(x).to(self.device) for x in clips]
 
     def _expert_loss(self, g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        crops, _, sound, _ = self._clips(g, CLIPS, CLIP + FRAMES - 1)
+        crops, sound = self._clips(g, CLIPS, CLIP + FRAMES - 1)
         f_v, f_a = self.expert.lips(crops), self.expert.sound(sound[:, 2:-2])
         return contrastive_loss(f_a, f_v), {}
 
     def _loss(self, g: torch.Generator, n: int, length: int) -> tuple[Tensor, dict[str, float]]:
         """Of single moments, or of five in a row, which the expert can judge."""
-        clips = self._clips(g, n, length)
-        real, reference, sound, weight = (x.flatten(0, 1) for x in clips)
+        clips = self._clips(g, n, length, NEAR)
+        real, sound, reference, weight = (x.flatten(0, 1) for x in clips)
         mask = hidden(real.shape[-1]).to(real)
         made = self.painter["generator"](real * (1 - mask), reference, sound)
         l1 = ((weight * mask + ELSEWHERE) * (made - real).abs()).mean()
@@ -255,7 +262,7 @@ class Wav2Lip(Method):
         parts = {"l1": l1.item(), "fools": fools.item(), "tells": tells.item()}
         loss = l1 + GAN * fools + tells
         if length == FRAMES:
-            f_v, f_a = self.expert.lips(made.unflatten(0, (n, length))), clips[2][:, 2:3]
+            f_v, f_a = self.expert.lips(made.unflatten(0, (n, length))), clips[1][:, 2:3]
             sync = sync_loss(f_v, self.expert.sound(f_a))
             loss, parts["sync"] = loss + SYNC * sync, sync.item()
         return loss, parts
@@ -268,10 +275,11 @@ class Wav2Lip(Method):
         faces, T = Faces(pose or self.subject), frame_count(audio)
         order = to_and_fro(np.arange(len(faces)), T)
         mask = hidden(faces.side)
+        share = soft(mask)
         batches = zip(np.split(order, range(16, T, 16)), heard(audio, T).split(16), strict=True)
         for frames, sound in batches:
             crops = faces.crops(frames)
             reference = self.reference.expand_as(crops)
             shown = [x.to(self.device) for x in (crops * (1 - mask), reference, sound)]
             for i, crop in zip(frames, self.painter["generator"](*shown).cpu(), strict=True):
-                yield paste(faces.frames[i], crop, soft(mask), faces.matrices[i])
+                yield paste(faces.frames[i], crop, share, faces.matrices[i])

@@ -43,7 +43,7 @@ def act(name: str, seed: int = 0):
 
 
 def unseen(name: str) -> np.ndarray:
-    """A test subject's voice saying what is in no capture, (n,) 16 kHz: sound to drive a model."""
+    """An actor's voice saying what is in no capture, (n,) 16 kHz: sound to drive a model."""
     from dfa.studio import actors, motion, speech
 
     look = actors.parameters()[name]
@@ -125,7 +125,7 @@ def make(
         film.close()
         with atomic(file.with_suffix(".npz")) as part:
             np.savez_compressed(part, **truth(take, n))
-        if name in TEST:
+        if "unseen" in actors.parameters()[name]:
             write_audio(out_dir / f"{name}_unseen.wav", unseen(name))
         files.append(file)
     return files
