@@ -1,6 +1,7 @@
 # make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
 # make test                      all tests, and the linter
 # make weights                   the quick run's networks into the package, for `dfa fit`
+# make study [PROFILE=quick]     the user study's page, in a browser, with the videos of a run
 # make captures                  the sample captures again
 # make clean                     removes what runs left behind, not the committed figures
 #
@@ -8,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: figures test weights captures clean
+.PHONY: figures test weights study captures clean
 
 PROFILE ?= quick
 PYTHON ?= python3.11 python3.12 python3 python
@@ -26,6 +27,9 @@ test: $(VENV)/.test
 # The networks that `dfa fit` starts from, put into the package after a quick run.
 weights: $(VENV)/.figures
 	@$(VENV)/bin/python -c "from dfa.talk import ship; ship('runs/quick')"
+
+study: $(VENV)/.figures
+	@$(RUN) dfa.study $(PROFILE)
 
 captures: $(VENV)/.captures
 	@$(RUN) dfa captures

@@ -33,8 +33,9 @@ AFTER = {
     "08_rivals_anyone": ["01_attributes"],
     "09_rivals_person": ["07_audio_features"],
     "10_comparison": ["06_talking_head", "08_rivals_anyone", "09_rivals_person"],
-    "11_ledger": ["10_comparison"],
-    "00_overview": ["11_ledger"],  # it opens the series and shows what the others found
+    "11_user_study": ["10_comparison"],
+    "12_ledger": ["11_user_study"],
+    "00_overview": ["12_ledger"],  # it opens the series and shows what the others found
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
@@ -42,7 +43,8 @@ DATA = {
     "05_radiance_field": ["dfa/data/bench.json"],
     "07_audio_features": ["dfa/data/reported.yaml"],
     "10_comparison": ["dfa/data/reported.yaml"],
-    "11_ledger": ["dfa/data/reported.yaml"],
+    "11_user_study": ["dfa/data/reported.yaml"],
+    "12_ledger": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
 CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none

@@ -161,6 +161,18 @@ def dynamics(h: ArrayLike, reference: ArrayLike) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def drift(h: ArrayLike, reference: ArrayLike) -> float:
+    """How far the mean pose of the last tenth of h (T, 6), five seconds at least, lies from the
+    middle of a real sequence's range (`reach_of`), in halves of it, of the worst channel: below 1
+    is within it. nan where the real one does not move."""
+    h, reference = _checked(h, "generated", None, 6), _checked(reference, "real", None, 6)
+    low, high = np.percentile(reference, [1, 99], axis=0)
+    if not (high > low).all():
+        return float("nan")
+    last = h[-max(len(h) // 10, 5 * FPS) :].mean(0)
+    return float(np.abs((2 * last - low - high) / (high - low)).max())
+
+
 def diversity(samples: ArrayLike) -> float:
     """How far samples (n, T, 6) from one start lie apart: mean absolute difference of the angles
     in degrees, over pairs of samples, frames and angles."""

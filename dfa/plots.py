@@ -194,13 +194,18 @@ def training_curves(table: pd.DataFrame) -> Figure:
     return fig
 
 
+def attended() -> bool:
+    """Whether somebody looks at this notebook, or the workflow runs it alone."""
+    return "DFA_WORKFLOW" not in os.environ
+
+
 def interact(**controls: object) -> Callable:
     """ipywidgets' `interact`; where the workflow runs the notebook, one call with the defaults.
 
     Nobody moves a slider there, a reader of the copy sees a picture, and a widget that captures
     output can hang the client that runs the cells (jupyter/nbclient, issue 312).
     """
-    if "DFA_WORKFLOW" in os.environ:
+    if not attended():
 
         def once(function: Callable) -> Callable:
             function()

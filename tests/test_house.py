@@ -73,7 +73,8 @@ def test_the_series_is_whole():
         "08_rivals_anyone",
         "09_rivals_person",
         "10_comparison",
-        "11_ledger",
+        "11_user_study",
+        "12_ledger",
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from dfa import ledger, provenance
 from dfa.comparison import METHODS, OURS
 from dfa.ledger import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTED, Estimate, Source
+from dfa.study import opinions
 
 
 def table2(folder, ours=30.0, half=0.5, missing=None):
@@ -76,6 +77,9 @@ def test_the_papers_own_tables():
 
 
 def test_nobodys_rating_is_no_verdict(tmp_path):
+    (tmp_path / "tables").mkdir()
+    nobody = pd.DataFrame(columns=["rater", "clip", "method", "testset", "language", "question"])
+    opinions.table3(nobody.assign(score=0)).to_csv(tmp_path / "tables/table3.csv", index=False)
     assert ledger.judge(ledger.RULES["C21"], Source(tmp_path)) == (
         UNTESTED, "nobody has rated these videos",
     )  # fmt: skip

@@ -370,3 +370,15 @@ def test_what_cannot_be_is_refused_in_one_line(call, told):
     with pytest.raises(ValueError, match=re.escape(told)) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_drift_is_in_halves_of_the_real_range():
+    rng = np.random.default_rng(0)
+    real = rng.uniform(-1, 1, (20_000, 6)) * [1, 2, 3, 4, 5, 6]
+    walk = np.zeros((3000, 6))
+    assert motion.drift(walk, real) == pytest.approx(0, abs=0.02)
+    walk[-300:, 2] = 3  # the edge, but for the outer percent
+    assert motion.drift(walk, real) == pytest.approx(1 / 0.98, abs=0.02)
+    walk[-200:, 2] = 0  # a hundred of the last tenth's three hundred
+    assert motion.drift(walk, real) == pytest.approx(1 / 0.98 / 3, abs=0.02)
+    assert np.isnan(motion.drift(walk, np.zeros((100, 6))))
