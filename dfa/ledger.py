@@ -333,6 +333,15 @@ def judge(rule: Callable[[Source], list[Answer]], source: Source) -> tuple[str, 
     return word, shown + (f"; and {len(decisive) - 3} more" if len(decisive) > 3 else "")
 
 
+def verdicts(folder: str | Path, *claims: str) -> str:
+    """What a notebook prints of claims, by the tables of figures/<profile>: two lines each."""
+    says, tables, lines = provenance.claims().set_index("id").says, Source(folder), []
+    for claim in claims:
+        verdict, evidence = judge(RULES[claim], tables)
+        lines += [f"{claim} {says[claim]}: {verdict}", f"     {evidence}"]
+    return "\n".join(lines)
+
+
 def ledger(folder: str | Path) -> pd.DataFrame:
     """Every claim with its verdict by the tables of figures/<profile>, and by the paper's own."""
     ours, printed, rows = Source(folder), Source(), []
