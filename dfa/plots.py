@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from torch import nn
 
 from .disentangle import EYE_POINTS, MOUTH_POINTS, expression
 from .face import FaceModel, pose, project
@@ -165,6 +166,44 @@ def frame_grid(
         ax.set_title(title, fontsize=6)
     fig.subplots_adjust(0.07, 0.06, 0.995, 0.94, 0.03, 0.03)
     return fig
+
+
+def layers(network: nn.Module) -> str:
+    """What a network is made of, read off its modules and weights, a line a part.
+
+    "encoder: Linear 204→128→40": the parts that have weights, chained where they fit; of equal
+    blocks one and how often; of weights that are in no layer the shapes; the number of all.
+    """
+
+    def made_of(part: nn.Module) -> list[list]:
+        weight = getattr(part, "weight", None)
+        if isinstance(part, nn.ModuleList) and len({str(block) for block in part}) == 1:
+            size = sum(w.numel() for w in part[0].parameters())
+            return [[f"{len(part)} × {type(part[0]).__name__} of {size:,}"]]
+        if weight is not None and weight.ndim > 1:
+            return [[type(part).__name__, weight.shape[1], weight.shape[0]]]
+        chains: list[list] = []
+        for chain in (chain for child in part.children() for chain in made_of(child)):
+            if (
+                len(chain) > 1
+                and chains
+                and chains[-1][0] == chain[0]
+                and chains[-1][-1] == chain[1]
+            ):
+                chains[-1] += chain[2:]
+            else:
+                chains.append(chain)
+        return chains
+
+    alone = isinstance(network, nn.Sequential)
+    parts = {type(network).__name__: network} if alone else dict(network.named_children())
+    lines = []
+    for name, part in parts.items():
+        chains = [f"{kind} {'→'.join(map(str, sizes))}".strip() for kind, *sizes in made_of(part)]
+        lines += [f"{name}: {', '.join(chains)}"] * bool(chains)
+    own = dict(network.named_parameters(recurse=False))
+    lines += [f"{name}: {'×'.join(map(str, w.shape))}" for name, w in own.items()]
+    return "\n".join([*lines, f"{sum(w.numel() for w in network.parameters()):,} weights"])
 
 
 def learning_curve(

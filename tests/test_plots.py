@@ -4,6 +4,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from dfa import media, plots
 from dfa.face import FOCAL, MP_68, FaceModel
@@ -114,3 +116,23 @@ def test_landmark_video_draws_the_face_where_the_camera_sees_it(tmp_path):
     seen = 256 * (0.5 + FOCAL * mean[:, :2] / (mean[:, 2:] + 1))
     np.testing.assert_allclose(drawn.max(0)[::-1], seen.max(0), atol=3)
     np.testing.assert_allclose(drawn.min(0)[::-1], seen.min(0), atol=3)
+
+
+def test_layers_are_read_off_the_modules():
+    class Net(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.way_in = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 5))
+            self.blocks = nn.ModuleList(nn.Linear(5, 5) for _ in range(4))
+            self.out = nn.Sequential(nn.Conv1d(5, 7, 3), nn.Linear(7, 2))
+            self.code = nn.Parameter(torch.zeros(6, 9))
+
+    assert plots.layers(Net(8)).splitlines() == [
+        "way_in: Linear 3→8→5",
+        "blocks: 4 × Linear of 30",
+        "out: Conv1d 5→7, Linear 7→2",
+        "code: 6×9",
+        f"{3 * 8 + 8 + 8 * 5 + 5 + 4 * 30 + 5 * 7 * 3 + 7 + 7 * 2 + 2 + 54:,} weights",
+    ]
+    assert "3→11→5" in plots.layers(Net(11))  # another model, another figure
+    assert plots.layers(nn.Sequential(nn.Linear(2, 3))).startswith("Sequential: Linear 2→3\n")
