@@ -30,6 +30,13 @@ def find(what: str, root: Path, profile: str = "quick") -> dict:
     raise InputError(f"figures/{profile}/manifest.json has no {what}: name {hint}")
 
 
+def out_of_step(entries: list[dict], root: Path) -> list[str]:
+    """What a manifest's entries name and is not there or no longer the same, a line each."""
+    states = {path: state(path, digest, root) for e in entries for path, digest in
+              e["outputs"].items()}  # fmt: skip
+    return [f"{path}: {found}" for path, found in states.items() if found != "same"]
+
+
 def rows_of(entry: dict, value: str, root: Path) -> pd.DataFrame:
     """The rows of an entry's .csv in which a number, at as many decimals, or a word reads so.
 

@@ -1,6 +1,5 @@
 """The house: versions in one place, notebooks as they should be, nothing missing or too big."""
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import pytest
 import yaml
 
 import dfa
-from dfa import captures, ledger
+from dfa import captures, ledger, origin
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -161,12 +160,29 @@ def test_the_library_needs_no_studio():
 def test_committed_figures_are_those_of_the_manifest():
     folder = ROOT / "figures" / "quick"
     entries = json.loads((folder / "manifest.json").read_text("utf-8"))
-    outputs = {path: sha for entry in entries for path, sha in entry["outputs"].items()}
-    for path, sha in outputs.items():
-        assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == sha, path
+    assert not origin.out_of_step(entries, ROOT), "deleted or edited: `make figures` makes it again"
+    outputs = {path for entry in entries for path in entry["outputs"]}
     copies = {f"figures/quick/notebooks/{path.name}" for path in NOTEBOOKS}
     there = {p.relative_to(ROOT).as_posix() for p in committed() if folder in p.parents}
     assert there == {*outputs, *copies, "figures/quick/manifest.json"}
+
+
+def test_the_papers_artifacts_are_all_there():
+    """Its tables and figures, each in the manifest by its name; data beside what shows numbers."""
+    folder = ROOT / "figures" / "quick"
+    entries = {e["id"]: e for e in json.loads((folder / "manifest.json").read_text("utf-8"))}
+    tables = {f"table{k}": f"Table {k}" for k in range(1, 6)}
+    figures = {f"figure{k}": f"Figure {k}" for k in range(1, 8)}
+    named = {id: entry["paper"] for id, entry in entries.items() if entry["paper"]}
+    assert named == tables | figures
+    kinds = {id: {Path(p).suffix for p in entries[id]["outputs"]} for id in named}
+    assert all(kinds[id] == {".csv", ".tex", ".html"} for id in tables)
+    pictures_alone = {"figure2", "figure5"}  # of frames and networks
+    assert all({".png", ".pdf"} <= kinds[id] for id in figures)
+    assert {id for id in figures if ".csv" not in kinds[id]} == pictures_alone
+    claims = pd.read_csv(folder / "tables/claims.csv")
+    assert claims.id.tolist() == [f"C{k:02d}" for k in range(1, 23)]
+    assert claims.notna().all().all() and "claims" in entries
 
 
 def test_readme_prints_the_committed_table():
@@ -190,7 +206,9 @@ def test_readme_prints_the_ledger():
     folder = ROOT / "figures/quick"
     committed_ledger = pd.read_csv(folder / "tables/claims.csv")
     assert ledger.markdown(ledger.ledger(folder)) == ledger.markdown(committed_ledger)
-    assert ledger.markdown(committed_ledger) in (ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert ledger.markdown(committed_ledger) in readme
+    assert f"on synthetic actors: {ledger.counted(committed_ledger)}." in readme.split("\n## ")[0]
 
 
 def test_readme_prints_the_measured_speed():

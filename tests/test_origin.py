@@ -76,6 +76,16 @@ def test_it_says_what_has_changed(repo, capsys):
     assert "code since  CHANGED: dfa/a.py" in said and said.count("same") == 2
 
 
+def test_what_is_deleted_or_edited_is_named(repo):
+    entries = provenance.manifest(repo / "figures/quick")
+    assert origin.out_of_step(entries, repo) == []
+    (repo / "figures/quick/figure9.png").unlink()
+    (repo / "figures/quick/tables/table9.csv").write_text("edited by hand")
+    assert origin.out_of_step(entries, repo) == [
+        "figures/quick/figure9.png: not here", "figures/quick/tables/table9.csv: CHANGED",
+    ]  # fmt: skip
+
+
 def test_without_git_the_code_is_unknown(repo):
     entry = {**origin.find("table9", repo), "commit": "0" * 40}
     assert "code since  unknown" in origin.report(entry, repo)
