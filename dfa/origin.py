@@ -12,7 +12,8 @@ from .provenance import manifest, sha256
 
 
 def find(what: str, root: Path, profile: str = "quick") -> dict:
-    """The manifest's entry of an id, or of a file under figures/, by its path or its name.
+    """The manifest's entry of an id, or of a file under figures/, by its path or its name; of an
+    executed notebook its latest, with the outputs and inputs of all.
 
     Raises InputError where there is none, with the ids that are nearest by name.
     """
@@ -25,6 +26,11 @@ def find(what: str, root: Path, profile: str = "quick") -> dict:
     for entry in entries:
         if what == entry["id"] or path.name in (Path(output).name for output in entry["outputs"]):
             return entry
+    if whole := [entry for entry in entries if path.name == f"{entry['notebook']}.ipynb"]:
+        latest = max(whole, key=lambda entry: entry["created"])
+        both = {kind: {k: v for entry in whole for k, v in entry[kind].items()}
+                for kind in ("outputs", "inputs")}  # fmt: skip
+        return latest | both | dict(id=path.name, paper=None, cell=None)
     alike = [e["id"] for e in entries if what.lower()[:4] in e["id"].lower()]
     hint = f"one of {', '.join(alike or [e['id'] for e in entries])}"
     raise InputError(f"figures/{profile}/manifest.json has no {what}: name {hint}")
@@ -80,9 +86,10 @@ def code_changed(entry: dict, root: Path) -> list[str] | None:
 def report(entry: dict, root: Path) -> str:
     """What a terminal shows of an entry."""
     profile, changed = entry["parameters"]["profile"], code_changed(entry, root)
+    cell = "all of it" if entry["cell"] is None else f"cell [{entry['cell']}]"
     told = {
         "what": entry["id"] + (f", the paper's {entry['paper']}" if entry["paper"] else ""),
-        "made by": f"notebooks/{entry['notebook']}.ipynb, cell [{entry['cell']}]",
+        "made by": f"notebooks/{entry['notebook']}.ipynb, {cell}",
         "executed": f"figures/{profile}/notebooks/{entry['notebook']}.ipynb",
         "parameters": ", ".join(f"{k} {v}" for k, v in entry["parameters"].items()),
         "seeds": ", ".join(map(str, entry["seeds"])),

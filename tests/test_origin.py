@@ -40,6 +40,13 @@ def test_an_id_and_each_of_its_files_lead_to_one_entry(repo, what):
     assert entry["id"] == "table9" and entry["seeds"] == [3, 4]
 
 
+def test_an_executed_notebook_leads_to_all_that_it_made(repo):
+    entry = origin.find("figures/quick/notebooks/01_test.ipynb", repo)
+    assert {p.rpartition(".")[2] for p in entry["outputs"]} == {"csv", "tex", "html", "png", "pdf"}
+    said = origin.report(entry, repo)
+    assert "notebooks/01_test.ipynb, all of it" in said and "CHANGED" not in said
+
+
 def test_what_is_not_there_is_said(repo, capsys):
     with pytest.raises(InputError, match="name one of figure9, table9"):
         origin.find("nothing", repo)
