@@ -120,9 +120,8 @@ class Run:
     ) -> None:
         """Write `fig` as <id>.png and <id>.pdf and the plotted `data` as <id>.csv.
 
-        Both carry the manifest's entry but for what differs from run to run (commit, times), as
-        JSON in `Description` and `Subject`: the bytes depend on the drawing and on what it was
-        drawn from alone. `paper` names what it answers to: "Figure 3".
+        Both carry the manifest's entry but for its times, as JSON in `Description` and `Subject`:
+        the bytes depend on the drawing and on what it was drawn from and by alone. `paper` names what it answers to: "Figure 3".
         """
         for old in [text for text in fig.texts if text.get_gid() == "provenance"]:
             old.remove()  # saved twice, said once
@@ -130,8 +129,7 @@ class Run:
             0.99, -0.01, self.footer, ha="right", va="top", size=6, color="0.4", gid="provenance"
         )
         png, pdf = self.folder / f"{id}.png", self.folder / f"{id}.pdf"
-        kept = {key: self._entry[key] for key in ("notebook", "parameters", "seeds", "inputs")}
-        origin = json.dumps({"id": id, "paper": paper, "cell": _cell(), **kept}, default=str)
+        origin = json.dumps({"id": id, "paper": paper, "cell": _cell(), **self._entry}, default=str)
         undated = {"CreationDate": None, "Creator": None, "Producer": None, "Subject": origin}
         for path, metadata in ((png, {"Software": None, "Description": origin}), (pdf, undated)):
             with atomic(path) as part:
