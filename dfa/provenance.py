@@ -121,7 +121,8 @@ class Run:
         """Write `fig` as <id>.png and <id>.pdf and the plotted `data` as <id>.csv.
 
         Both carry the manifest's entry but for its times, as JSON in `Description` and `Subject`:
-        the bytes depend on the drawing and on what it was drawn from and by alone. `paper` names what it answers to: "Figure 3".
+        the bytes depend on the drawing and on what it was drawn from and by alone. `paper` names
+        what it answers to: "Figure 3".
         """
         for old in [text for text in fig.texts if text.get_gid() == "provenance"]:
             old.remove()  # saved twice, said once
