@@ -226,8 +226,7 @@ def shuts(s: Source) -> list[Answer]:
         on, off = (
             s.get("blink", n, m, "ear_bottom_minus_source") for m in ("with f_e", "without f_e")
         )
-        says = f"{n} with f_e {on} from the source's"
-        answers.append(Answer(1 if abs(on.value) <= 0.05 else -1, says))
+        answers.append(within(on, -0.05, 0.05, f"{n} with f_e, less the source's"))
         answers.append(more(off, on, f"{n} without f_e, with it"))
     return answers
 
