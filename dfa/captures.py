@@ -27,8 +27,8 @@ def path(name: str) -> Path:
 
 def unseen(name: str) -> Path:
     """A recording of the voice of a test subject, or one of `SPEAKERS`, saying what is in none of
-    the captures (.wav)."""
-    return path(name).with_name(f"{name}_unseen.wav")
+    the captures (FLAC)."""
+    return path(name).with_name(f"{name}_unseen.flac")
 
 
 def truth(name: str) -> dict[str, np.ndarray]:

@@ -124,8 +124,15 @@ def write_video(
 
 
 def write_audio(path: str | Path, audio: np.ndarray) -> None:
-    """Write `audio` (n,) in [-1, 1] at 16 kHz as a 16-bit mono wav."""
+    """Write `audio` (n,) in [-1, 1] at 16 kHz, 16 bits, mono: as FLAC if `path` says so, or wav."""
     pcm = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
+    if Path(path).suffix == ".flac":
+        with atomic(path) as part, av.open(str(part), "w", format="flac") as container:
+            stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+            frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        return
     with atomic(path) as part, wave.open(str(part), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

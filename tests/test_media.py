@@ -238,3 +238,12 @@ def test_no_room(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("said cannot write") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flac_loses_nothing(tmp_path):
+    x = np.sin(np.arange(20_001) / 30) * np.linspace(0, 1, 20_001)
+    for name in ("a.wav", "a.flac"):
+        media.write_audio(tmp_path / name, x)
+    wav, flac = (media.read_audio(tmp_path / name) for name in ("a.wav", "a.flac"))
+    np.testing.assert_array_equal(wav, flac)
+    assert (tmp_path / "a.flac").stat().st_size < 0.8 * (tmp_path / "a.wav").stat().st_size

@@ -388,7 +388,7 @@ def test_a_second_made_again_is_the_shipped_one(tmp_path):
         assert np.allclose(data["h"], truth["h"][:FPS], atol=1e-5)
         assert np.allclose(data["actions"], truth["actions"][:FPS], atol=2e-3)
         assert np.allclose(data["phonemes"], truth["phonemes"][: len(data["phonemes"])], atol=1e-3)
-    names = {f"{NAME}.mp4", f"{NAME}.npz", f"{NAME}_unseen.wav"}
+    names = {f"{NAME}.mp4", f"{NAME}.npz", f"{NAME}_unseen.flac"}
     assert {f.name for f in tmp_path.iterdir()} == names
-    said, shipped = read_audio(tmp_path / f"{NAME}_unseen.wav"), read_audio(captures.unseen(NAME))
+    said, shipped = read_audio(tmp_path / f"{NAME}_unseen.flac"), read_audio(captures.unseen(NAME))
     assert np.allclose(said, shipped, atol=1e-3)

@@ -80,7 +80,7 @@ def make(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Path]:
-    """Make NAME.mp4 and NAME.npz (and NAME_unseen.wav) in `out_dir`; return the videos' paths.
+    """Make NAME.mp4 and NAME.npz (and NAME_unseen.flac) in `out_dir`; return the videos' paths.
 
     seconds: only the first so many of the take (the whole is 66 s for the test subjects, 30 s for
     the corpus); another seed gives other pauses, movements and blinks of the same people.
@@ -126,6 +126,6 @@ def make(
         with atomic(file.with_suffix(".npz")) as part:
             np.savez_compressed(part, **truth(take, n))
         if "unseen" in actors.parameters()[name]:
-            write_audio(out_dir / f"{name}_unseen.wav", unseen(name))
+            write_audio(out_dir / f"{name}_unseen.flac", unseen(name))
         files.append(file)
     return files
