@@ -173,7 +173,7 @@ def prepare(name: str, p: Profile, path: Path) -> None:
     seen = track(video, seconds=p.seconds)
     f_a = corpus.f_a(read_audio(video), len(seen))
     cond = conditions(torch.from_numpy(seen.h), f_a, corpus.f_e(seen))
-    frames = frames_of(video, seen.crop, p.size)[: len(seen)]
+    frames = frames_of(video, seen.crop, p.size, len(seen))
     np.savez(path, frames=frames, points=seen.points, cond=cond.numpy())
 
 

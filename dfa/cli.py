@@ -150,7 +150,7 @@ def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
     say("2/3 head motion and blinks")
     train_cme(corpus, [personal], [f_a], p.cme_steps // 2, out / "personal.safetensors", args.seed)
     say("3/3 radiance field")
-    frames = frames_of(video, attributes.crop, p.size)[:T]
+    frames = frames_of(video, attributes.crop, p.size, T)
     cond = conditions(personal[:, :6], f_a, personal[:, 6:])
     _, history = train_field(
         frames,

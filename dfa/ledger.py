@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from . import provenance, rivals
-from .comparison import NO_EYES, OURS, RIVALS, TRUTH
+from .comparison import NO_EYES
 from .gpvae import VARIANTS
+from .provenance import OURS, RIVALS, TRUTH
 
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED = (
     "supported",

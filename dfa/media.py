@@ -5,6 +5,7 @@ import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from math import gcd
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scipy.signal import resample_poly
 FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # audio sample 640 t belongs to the start of frame t
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpeg", ".mpg", ".wmv")
 SILENCE = 1e-3  # a peak below this (-60 dBFS) is no voice
 
 
@@ -277,6 +279,11 @@ def read_voice(path: str | Path) -> np.ndarray:
     return audio
 
 
+def video_of(folder: Path, stem: str) -> Path | None:
+    """The video of that name in a folder, whatever its kind."""
+    return next((p for s in VIDEOS if (p := folder / f"{stem}{s}").is_file()), None)
+
+
 def frame_count(audio: np.ndarray) -> int:
     """Video frames that a sound (n,) fills, at least one."""
     return max(1, round(len(audio) / SAMPLE_RATE * FPS))
@@ -292,13 +299,16 @@ def square(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(cut, (size, size), interpolation=how)
 
 
-def frames_of(path: str | Path, crop: np.ndarray | None, size: int) -> np.ndarray:
-    """All frames of a video's square crop, resized: (T, size, size, 3) uint8 RGB.
+def frames_of(
+    path: str | Path, crop: np.ndarray | None, size: int, n: int | None = None
+) -> np.ndarray:
+    """All frames of a video's square crop, or the first `n`, resized: (T, size, size, 3) uint8 RGB.
 
     `crop` is (x0, y0, side) in pixels, as in `tracking.Attributes`; None is the centred square.
+    What comes after the first `n` frames is not decoded, so not found damaged either.
     """
     frames = []
-    for image in iter_frames(path):
+    for image in islice(iter_frames(path), n):
         if crop is None:
             height, width = image.shape[:2]
             side = min(height, width)

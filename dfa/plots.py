@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
 
+from . import provenance
 from .disentangle import EYE_POINTS, MOUTH_POINTS, expression
 from .face import FaceModel, pose, project
 from .media import write_video
@@ -233,18 +233,13 @@ def training_curves(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def attended() -> bool:
-    """Whether somebody looks at this notebook, or the workflow runs it alone."""
-    return "DFA_WORKFLOW" not in os.environ
-
-
 def interact(**controls: object) -> Callable:
     """ipywidgets' `interact`; where the workflow runs the notebook, one call with the defaults.
 
     Nobody moves a slider there, a reader of the copy sees a picture, and a widget that captures
     output can hang the client that runs the cells (jupyter/nbclient, issue 312).
     """
-    if not attended():
+    if not provenance.attended():
 
         def once(function: Callable) -> Callable:
             function()

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES = "sample captures, synthetic actors"
+TRUTH, OURS = "Ground Truth", "DFA-NeRF"  # as the paper's tables have them, in its order
+RIVALS = ("ATVG", "MakeItTalk", "Wav2Lip", "LSP", "AD-NeRF")
+METHODS = (*RIVALS, OURS)
 KEYS = ["testset", "method", "metric"]
 COLUMNS = [*KEYS, "paper", "value", "ci_low", "ci_high", "n"]  # of every long-form table
 # How a metric is printed: its name with the better direction, and decimals as in the paper.
@@ -56,6 +59,11 @@ METRICS = {
     "speed_ratio": ("Speed, of real", 2),
     "freeze": ("Frozen %", 1),
 }
+
+
+def attended() -> bool:
+    """Whether somebody looks at this notebook, or the workflow runs it alone."""
+    return "DFA_WORKFLOW" not in os.environ
 
 
 def root() -> Path:

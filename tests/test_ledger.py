@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from dfa import ledger, provenance
-from dfa.comparison import METHODS, OURS
 from dfa.ledger import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTED, Estimate, Source
+from dfa.provenance import METHODS, OURS
 from dfa.study import opinions
 
 

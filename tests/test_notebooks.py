@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 
 from dfa import origin
-from dfa.comparison import METHODS, RIVALS, facts_of
+from dfa.comparison import facts_of
 from dfa.gpvae import VARIANTS
+from dfa.provenance import METHODS, RIVALS
 
 ROOT = Path(__file__).resolve().parents[1]
 SERIES = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]

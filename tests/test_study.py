@@ -20,7 +20,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from dfa import media, study
-from dfa.comparison import METHODS, OURS, TRUTH
+from dfa.provenance import METHODS, OURS, TRUTH
+from dfa.study import opinions
 from dfa.study.clips import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,13 +147,13 @@ def test_who_misses_a_check_or_stops_is_left_out():
     ratings = simulated(QUALITY, 4)
     ratings.loc[(ratings.rater == "1") & (ratings.wanted > 0), "score"] = 3
     ratings = ratings[(ratings.rater != "2") | (ratings["clip"] != ratings["clip"].iloc[0])]
-    kept = study.attentive(ratings)
+    kept = opinions.attentive(ratings)
     assert set(kept.rater) == {"0", "3"} and (kept.wanted == 0).all()
 
 
 def test_table3_is_means_over_raters_and_clips():
-    ratings = study.attentive(simulated(QUALITY, 20))
-    table = study.table3(ratings)
+    ratings = opinions.attentive(simulated(QUALITY, 20))
+    table = opinions.table3(ratings)
     assert len(table) == 24 and table.paper.notna().all()
     row = table[(table.method == OURS) & (table.metric == "sync")].iloc[0]
     scores = ratings[(ratings.method == OURS) & (ratings.question == "sync")].score
@@ -164,10 +165,10 @@ def test_table3_is_means_over_raters_and_clips():
 
 def test_nobodys_ratings_leave_the_papers_figures_alone():
     empty = simulated({}, 0)
-    table = study.table3(study.attentive(empty))
+    table = opinions.table3(opinions.attentive(empty))
     assert len(table) == 24 and table.value.isna().all() and table.paper.notna().all()
-    assert study.paired(empty).empty
-    assert np.isnan(list(study.agreement(empty).values())).all()
+    assert opinions.paired(empty).empty
+    assert np.isnan(list(opinions.agreement(empty).values())).all()
 
 
 def test_agreement_is_krippendorffs():
@@ -180,20 +181,20 @@ def test_agreement_is_krippendorffs():
     d = lambda c, k: (n_c[c : k + 1].sum() - (n_c[c] + n_c[k]) / 2) ** 2 if c <= k else d(k, c)  # noqa: E731
     observed = np.mean([d(*pair) for pair in zip(a, b, strict=True)])
     expected = sum(n_c[c] * n_c[k] * d(c, k) for c in range(6) for k in range(6)) / (20 * 19)
-    assert study.agreement(table)["sync"] == pytest.approx(1 - observed / expected)
+    assert opinions.agreement(table)["sync"] == pytest.approx(1 - observed / expected)
     noise = table.assign(score=np.random.default_rng(0).integers(1, 6, len(table)))
-    assert study.agreement(noise)["sync"] < 0.6
+    assert opinions.agreement(noise)["sync"] < 0.6
 
 
 def test_paired_tests_find_what_differs_and_not_what_does_not():
     equal = dict.fromkeys(METHODS, 3.0)
     ratings = simulated(QUALITY, 20, checks=False)
-    table = study.paired(ratings)
+    table = opinions.paired(ratings)
     found = table.set_index(["question", "method"])
     assert (found.loc["sync"].q[["ATVG", "MakeItTalk", "Wav2Lip"]] < 0.001).all()
     assert (found.difference.xs("ATVG", level=1) > 2).all()
     assert (table.q >= table.p).all()
-    assert (study.paired(simulated(equal, 20)).q > 0.05).all()
+    assert (opinions.paired(simulated(equal, 20)).q > 0.05).all()
     # by hand: one rater's difference is the mean over the sentences
     rows = ratings[(ratings.question == "sync") & ratings.method.isin([OURS, "LSP"])]
     means = rows.groupby(["rater", "method"]).score.mean().unstack()
@@ -355,3 +356,6 @@ def test_the_page_has_the_page_cells_alone(tmp_path, monkeypatch):
     assert all(cell["cell_type"] == "code" for cell in cells)
     assert text[0].endswith('profile = "smoke"') and "study.Page(store)" in text[-1]
     assert not any("run." in cell or "save_" in cell for cell in text), "nothing is measured there"
+    light = "import sys; from dfa import provenance, study; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", light], capture_output=True, text=True)
+    assert said.stdout == "False\n", "each rater has a kernel of their own"

@@ -8,9 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..media import InputError
+from ..media import VIDEOS, InputError
 
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 # The person in the name of an HDTF clip: RD_Radio10_000, Radio11_0, WDA_AmyKlobuchar1_000
 HDTF = re.compile(r"(RD_)?Radio\d+(?=_)|(WDA|WRA)_[^\W\d_]+")
 GRID_UNITS = 25_000  # of an .align file a second: samples of GRID's 25 kHz sound

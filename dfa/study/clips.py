@@ -9,12 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..comparison import METHODS, TRUTH, video_of
-from ..media import FPS, SAMPLES_PER_FRAME, InputError, frames_of, read_audio, write_video
+from ..captures import RATED
+from ..media import (
+    FPS,
+    SAMPLES_PER_FRAME,
+    InputError,
+    frames_of,
+    read_audio,
+    video_of,
+    write_video,
+)
+from ..provenance import METHODS, TRUTH
 
 # The paper's study drives with English, Chinese and German (section 4.2).
 LANGUAGES = {"own": "English", "zh": "Mandarin", "de": "German"}
-SECONDS = 6
 SIZE = 256  # px, as it is shown; smaller frames are enlarged, for every method alike
 CHECKS = (2, 4)  # what the attention checks ask to choose
 
@@ -57,11 +65,11 @@ def prepare(results: str | Path, folder: str | Path) -> list[Clip]:
 def _clip(
     source: Path, folder: Path, method: str, testset: str, language: str, wanted: int = 0
 ) -> Clip:
-    name = hashlib.sha256(source.read_bytes() + f"{SECONDS} {SIZE} {wanted}".encode()).hexdigest()
+    name = hashlib.sha256(source.read_bytes() + f"{RATED} {SIZE} {wanted}".encode()).hexdigest()
     path = folder / f"{name[:12]}.mp4"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        frames = frames_of(source, None, SIZE)[: SECONDS * FPS]
+        frames = frames_of(source, None, SIZE, RATED * FPS)
         if wanted:
             frames = asking(frames, wanted)
         sound = read_audio(source)[: len(frames) * SAMPLES_PER_FRAME]

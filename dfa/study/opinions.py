@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, wilcoxon
 
-from ..comparison import METHODS, OURS
 from ..evaluate import interval
-from ..provenance import reported
+from ..provenance import METHODS, OURS, reported
 from .store import QUESTIONS
 
 
