@@ -11,6 +11,7 @@ CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 13))
 NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
 SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # of what is in no capture, beside TEST
+RATED = 6  # s that people rate of each video (`dfa.study`)
 VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
 HELD = 0.12  # s from which a vowel counts as held
 

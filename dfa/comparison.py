@@ -26,14 +26,17 @@ from . import captures
 from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
 from .media import (
     FPS,
+    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
+    VIDEOS,
     InputError,
     atomic,
     frames_of,
     read_audio,
+    video_of,
     write_video,
 )
-from .provenance import reported_aspects
+from .provenance import METHODS, OURS, RIVALS, TRUTH, reported_aspects
 from .rivals import Method, Recording
 from .rivals.parts import to_and_fro
 from .sync import SyncExpert
@@ -41,10 +44,6 @@ from .syncnet import SyncNet
 from .talk import training_part
 from .tracking import Attributes, face_points
 
-TRUTH, OURS = "Ground Truth", "DFA-NeRF"
-RIVALS = ("ATVG", "MakeItTalk", "Wav2Lip", "LSP", "AD-NeRF")  # in the paper's order
-METHODS = (*RIVALS, OURS)
-VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 SIMPLE = ("reference repeated", "training replayed")  # what needs no method
 # Their eyes are those of the reference frame or of the source video: what blinks there is not
 # theirs to blink.
@@ -65,10 +64,12 @@ def split(whole: Recording) -> tuple[Recording, Recording]:
 
 def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
     """What methods' own videos of a test subject say, each (640 T,) and at most this long: `own`
-    in the subject's voice, `zh` and `de` in those of two corpus speakers. None is in a capture."""
-    n = int(seconds * FPS) * SAMPLES_PER_FRAME
-    voices = {"own": name} | captures.SPEAKERS
-    return {key: read_audio(captures.unseen(voice))[:n] for key, voice in voices.items()}
+    in the subject's voice, `zh` and `de` in those of two corpus speakers, as long as people rate.
+    None is in a capture."""
+    said = {"own": read_audio(captures.unseen(name))}
+    for key, speaker in captures.SPEAKERS.items():
+        said[key] = read_audio(captures.unseen(speaker))[: captures.RATED * SAMPLE_RATE]
+    return {key: audio[: int(seconds * FPS) * SAMPLES_PER_FRAME] for key, audio in said.items()}
 
 
 def perform(
@@ -166,6 +167,16 @@ def convergence(objective: Sequence[float]) -> float:
     return float((before - last) / fell) if fell > 0 else float("nan")
 
 
+def converged(table: pd.DataFrame) -> list[str]:
+    """A line a training of `curves`: its `convergence`, and whether that is below a tenth."""
+    lines = []
+    for (m, part, n), curve in table.groupby(["method", "part", "testset"], sort=False):
+        share = convergence(curve.objective)
+        word = "converged" if share < 0.1 else "NOT converged"
+        lines.append(f"{m:12s}{part:16s}{n:12s}{100 * share:5.1f} %, {word}")
+    return lines
+
+
 def curves(results: str | Path, methods: tuple[str, ...], keys: dict[str, str]) -> pd.DataFrame:
     """What `perform` noted of the methods' trainings: method, part, testset, step, objective.
 
@@ -186,11 +197,6 @@ def facts_of(folder: str | Path) -> dict:
     """What `perform` noted of the method of this folder of results; {} if it did not make it."""
     path = Path(folder) / "facts.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def video_of(folder: Path, stem: str) -> Path | None:
-    """The video of that name in a folder, whatever its kind."""
-    return next((p for s in VIDEOS if (p := folder / f"{stem}{s}").is_file()), None)
 
 
 def videos(results: Path, methods: tuple[str, ...], stem: str, size: int) -> dict[str, np.ndarray]:
@@ -221,7 +227,8 @@ def table2(
     """
     results = Path(results)
     references = Path(references) if references else results / TRUTH
-    real = sorted(p for p in references.glob("*") if p.suffix in VIDEOS) if results.is_dir() else []
+    found = references.glob("*") if results.is_dir() else []
+    real = sorted(p for p in found if p.suffix.lower() in VIDEOS)
     if not real:
         raise InputError(f"no video in {references}: the real ones belong there, named as the made")
     tables, reasons = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,15 @@ def by_region(
     values, maps = (torch.cat(x).numpy() for x in zip(*_similarity(a, b), strict=True))
     found = {"whole": dict(psnr=psnr(frames, reference), ssim=values)}
     for name, boxes in region_boxes(points, frames.shape[1]).items():
-        within = [
-            (slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))) for x0, y0, x1, y1 in boxes
-        ]
-        mse = np.array([e[box].mean() for e, box in zip(error, within, strict=True)])
-        same = np.array([m[box].mean() for m, box in zip(maps, within, strict=True)])
-        found[name] = dict(psnr=-10 * np.log10(np.maximum(mse, 1e-10)), ssim=same)
+        mse = np.maximum(within(error, boxes), 1e-10)
+        found[name] = dict(psnr=-10 * np.log10(mse), ssim=within(maps, boxes))
     return found
+
+
+def within(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The means (T,) of maps (T, S, S) in boxes (T, 4) of `region_boxes`, a pixel wide at least."""
+    corners = [(slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))) for x0, y0, x1, y1 in boxes]
+    return np.array([x[corner].mean() for x, corner in zip(maps, corners, strict=True)])
 
 
 def over_clips(values: np.ndarray) -> dict[str, float]:
@@ -228,6 +231,13 @@ def interval(values: np.ndarray, seed: int = 0, n: int = 2000) -> tuple[float, f
     columns, rows = rng.integers(C, size=(n, 1, C)), rng.integers(S, size=(n, S, 1))
     draws = np.nanmean(values[rows, columns], (1, 2))
     return float(np.nanmean(values)), *map(float, np.nanpercentile(draws, [2.5, 97.5]))
+
+
+def difference(values: np.ndarray, seed: int = 0) -> str:
+    """`interval` of paired differences (clips,) or (seeds, clips), in words: marked * where it
+    leaves out zero."""
+    value, low, high = interval(values, seed)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]{' *' if low > 0 or high < 0 else ''}"
 
 
 def clips(x: np.ndarray, seconds: float = 1.2) -> list[np.ndarray]:
@@ -399,9 +409,7 @@ class Reference:
     def eyes(self, made: str | Path) -> pd.DataFrame:
         """Of a video with eyes of its own: the blinks/s row of `measure`, and how far they shut,
         `least_open`: the lowest percent of the eye-aspect ratio as a share of its median."""
-        from .tracking import face_points
-
-        _, ear = face_points(frames_of(made, None, next(iter_frames(made)).shape[0]))
+        ear = _eye_aspect_ratio(Path(made), Path(made).stat().st_mtime_ns)
         seen = ear[np.isfinite(ear)]
         shut = np.percentile(seen, 1) / np.median(seen) if len(seen) else np.nan
         rows = [_row("blinks_per_s", _blink_rates(ear, self.threshold))]
@@ -409,7 +417,15 @@ class Reference:
 
     def frames(self, size: int) -> np.ndarray:
         """Its frames at this size, (T, size, size, 3) uint8."""
-        return frames_of(self.path, self.attributes.crop, size)[: len(self.attributes)]
+        return frames_of(self.path, self.attributes.crop, size, len(self.attributes))
+
+
+@cache  # two tables of the comparison ask for the same videos
+def _eye_aspect_ratio(video: Path, changed: int) -> np.ndarray:
+    """Of a square video's frames, (T,)."""
+    from .tracking import face_points
+
+    return face_points(frames_of(video, None, next(iter_frames(video)).shape[0]))[1]
 
 
 def score(made: str | Path, reference: str | Path, expert: SyncExpert | SyncNet) -> pd.DataFrame:

@@ -21,7 +21,8 @@ class Profile:
     vae_steps: int
     cme_steps: int  # on the corpus; half as many on one subject
     long_seconds: float  # of each long sequence of generated motion
-    field_steps: int
+    field_steps: int  # of a field that is to be used: `dfa fit`, `dfa bench`
+    method_steps: int  # of DFA-NeRF's in the notebooks: about as long as each rival trains
     asr_steps: int  # of table 5's recogniser
     feature_steps: int  # of each of table 5's fields
     rival_effort: float  # steps of each rival's trainings, as a share of those of the quick profile
@@ -44,9 +45,10 @@ PROFILES = {
             cme_steps=4,
             long_seconds=20.0,
             field_steps=40,
-            asr_steps=20,
-            feature_steps=20,
-            rival_effort=0.005,
+            method_steps=40,
+            asr_steps=6,
+            feature_steps=8,
+            rival_effort=0.01,
             talk_seconds=2.0,
         ),
         Profile(
@@ -61,6 +63,7 @@ PROFILES = {
             cme_steps=80,
             long_seconds=600.0,
             field_steps=2000,
+            method_steps=900,
             asr_steps=700,
             feature_steps=300,
             rival_effort=1.0,
@@ -78,9 +81,10 @@ PROFILES = {
             cme_steps=5_000,
             long_seconds=600.0,
             field_steps=100_000,
+            method_steps=100_000,
             asr_steps=20_000,
             feature_steps=50_000,
-            rival_effort=50.0,
+            rival_effort=110.0,
             talk_seconds=60.0,
         ),
     )

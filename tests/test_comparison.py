@@ -9,7 +9,7 @@ import pytest
 
 from dfa import captures, comparison, evaluate, media, plots, provenance, talk
 from dfa.cli import main
-from dfa.comparison import OURS, RIVALS, TRUTH
+from dfa.provenance import OURS, RIVALS, TRUTH
 from dfa.rivals import Method
 
 SECONDS = 3
@@ -144,6 +144,10 @@ def test_convergence_is_the_share_that_the_last_fifth_brought():
     flat = [1 + np.exp(-t) for t in range(100)]
     assert comparison.convergence(flat) == pytest.approx(0, abs=1e-6)
     assert np.isnan(comparison.convergence(falling[::-1]))
+    parts = {"still falling": falling, "flat": flat, "rising": falling[::-1]}
+    rows = [dict(method="X", part=k, testset="a", objective=y) for k, x in parts.items() for y in x]
+    words = [line.partition(", ")[2] for line in comparison.converged(pd.DataFrame(rows))]
+    assert words == ["NOT converged", "converged", "NOT converged"]
 
 
 def test_curves_hold_the_objective_of_each_part(tmp_path):

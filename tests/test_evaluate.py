@@ -190,6 +190,13 @@ def test_interval_over_seeds_and_clips():
     assert np.isnan(evaluate.interval([np.nan])).all()
 
 
+def test_a_difference_is_marked_where_its_interval_leaves_out_zero():
+    assert evaluate.difference(np.full(9, 2.0)) == "+2.00 [+2.00, +2.00] *"
+    assert evaluate.difference(np.full(9, -2.0)).endswith("*")
+    assert not evaluate.difference(np.array([-1.0, 1.0] * 9)).endswith("*")
+    assert not evaluate.difference(np.array([np.nan])).endswith("*")
+
+
 def test_regions_are_scored_within_their_boxes():
     """Against scikit-image's map and plain means; eyes above the mouth above the neck."""
     a, b = pictures(2, 64)

@@ -33,7 +33,7 @@ from .parts import as_frames, pictures, to_and_fro
 
 AROUND = STEPS // 2 - 1  # frames either way: eight windows of 16 steps, two steps a frame
 CHARACTERS = BLANK + 1
-STEPS_EACH = 850
+STEPS_EACH = 400
 
 
 class AudioNet(nn.Module):

@@ -44,7 +44,7 @@ EDGE = 4.0  # lines are few pixels
 WIDTH = 16
 REGION = 60.0  # what eyes and mouth count
 FOOLS, READS = 0.003, 0.003  # weights of the losses beside the pixels'
-STEPS = dict(landmarks=600, pictures=5000)
+STEPS = dict(landmarks=350, pictures=2800)
 LR = 2e-3
 
 

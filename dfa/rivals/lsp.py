@@ -54,6 +54,7 @@ DILATIONS = (1, 2, 4, 8, 16, 32)
 PAST = 1 + sum(DILATIONS)  # frames of pose that the next one depends on
 NOISE, TEMPERATURE = 0.1, 1.0  # of the poses seen in training; of the samples
 EDGE = 12  # lines are few pixels among many that hardly change
+STEPS = dict(sound=260, mouth=200, head=200, painter=1500)
 
 
 class APC(nn.Module):
@@ -222,7 +223,9 @@ class LSP(Method):
             L1 = self.apc.loss(clips(tracks, 24, n, g)[0].flatten(1, 2).to(self.device))
             return L1, {"l1": L1.item()}
 
-        self.learn("sound", self.apc, loss, 400, 2e-3, inputs=digest([r.digest for r in people]))
+        self.learn(
+            "sound", self.apc, loss, STEPS["sound"], 2e-3, inputs=digest([r.digest for r in people])
+        )
         self.bank = self.states(mfcc(self.subject.audio, len(self.subject)))
 
     @torch.inference_mode()
@@ -252,7 +255,7 @@ class LSP(Method):
             L2 = (self.mouth(f.to(self.device)) - y.to(self.device)).square().mean()
             return L2, {"l2": L2.item()}
 
-        self.learn("mouth", self.mouth, loss, 300, 2e-3, weight_decay=0.05,
+        self.learn("mouth", self.mouth, loss, STEPS["mouth"], 2e-3, weight_decay=0.05,
                    inputs=digest(subject.digest, self.bank))  # fmt: skip
 
     def unit_poses(self, h: np.ndarray) -> Tensor:
@@ -273,7 +276,7 @@ class LSP(Method):
             nll = gaussian_nll(step[:, PAST - 1 :], *self.head(x, c))
             return nll, {"nll": nll.item()}
 
-        self.learn("head", self.head, loss, 300, 2e-3, weight_decay=0.05,
+        self.learn("head", self.head, loss, STEPS["head"], 2e-3, weight_decay=0.05,
                    inputs=digest(self.subject.digest, self.bank))  # fmt: skip
 
     @torch.inference_mode()
@@ -327,7 +330,9 @@ class LSP(Method):
 
         rates = [{"params": self.painter.unet.parameters(), "lr": 4e-3},
                  {"params": self.painter.judge.parameters(), "lr": 4e-4}]  # fmt: skip
-        self.learn("painter", self.painter, loss, 3000, rates, clip=None, inputs=subject.digest)
+        self.learn(
+            "painter", self.painter, loss, STEPS["painter"], rates, clip=None, inputs=subject.digest
+        )
 
     @torch.inference_mode()
     def render(

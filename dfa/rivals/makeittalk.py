@@ -59,7 +59,7 @@ MANNER = [*range(17, 27), *range(36, 48)]  # brows and eyes
 UPPER_LID, LOWER_LID = [37, 38, 43, 44], [41, 40, 47, 46]
 DROP = 0.2
 LAPLACE, RECONSTRUCT, SPREAD = 1.0, 0.1, 2.0  # what these losses count
-CONTENT_STEPS, SPEAKER_STEPS, PICTURE_STEPS = 600, 280, 4000
+CONTENT_STEPS, SPEAKER_STEPS, PICTURE_STEPS = 350, 200, 1400
 EDGE, REGION, BATCH = 4.0, 20.0, 4  # lines are few pixels; what eyes and mouth count
 LR_C, LR_G, LR_D, LR_P = 2e-3, 1e-3, 2e-3, 2e-3  # content, speaker, critic, painter
 

@@ -35,7 +35,7 @@ class Recording:
     def load(cls, name: str, video: str | Path, attributes: Attributes, size: int) -> Recording:
         """The frames of a video that `attributes` tell of, at this size, and their sound."""
         T = len(attributes)
-        frames = frames_of(video, attributes.crop, size)[:T]
+        frames = frames_of(video, attributes.crop, size, T)
         audio = read_audio(video)[: T * SAMPLES_PER_FRAME]
         audio = np.pad(audio, (0, T * SAMPLES_PER_FRAME - len(audio)))
         return cls(name, frames, audio, attributes)

@@ -48,7 +48,7 @@ FRAMES = 5  # that the expert sees at once
 HEARD = FRAMES * MEL_PER_FRAME  # steps of mel in a window, 0.2 s
 CLIP, CLIPS = 16, 10  # windows of a clip that the expert learns from, and clips of a step
 BATCH, NEAR = 4, 4  # frames of a step of the generator, and references to choose from for each
-STEPS = dict(expert=400, generator=5600, late=900)
+STEPS = dict(expert=240, generator=1300, late=900)
 LR = 3e-3
 SYNC, GAN = 0.003, 0.003  # weights of the losses beside L1
 MOUTH, ELSEWHERE = 100.0, 0.1  # what mouths count in L1, and what the unhidden part does
