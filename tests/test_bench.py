@@ -167,7 +167,10 @@ def tiny(monkeypatch, data):
     return replace(SMOKE, field_steps=4)
 
 
-def test_bench_measures_both_fields_alike(tiny, capsys):
+def test_bench_measures_both_fields_alike(tiny, capsys, monkeypatch):
+    # It renders, but by a clock of pixels: of so short a look the machine decides which is faster.
+    rendered = bench.fps
+    monkeypatch.setattr(bench, "fps", lambda *args: rendered(*args) and 1e6 / args[2] ** 2)
     result = bench.bench(tiny, ["subject_b"], paper_seconds=1e-3, device="cpu", threads=1)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert {k: result[k] for k in ("data", "profile", "threads")} == dict(
@@ -184,7 +187,7 @@ def test_bench_measures_both_fields_alike(tiny, capsys):
         assert steps / 2 * found["step_s"] < found["train_s"]
         assert found["curve"][-1] == [found["train_s"], found["psnr"]]
         assert 5 < found["psnr"] < 40
-        assert found["fps_256"] > 0 and found["fps_128"] > 0  # so short a look orders nothing
+        assert 0 < found["fps_256"] < found["fps_128"]
         assert 100 < found["peak_memory_mb"] < 100_000
         assert 0 < found["peak_share"] < 1
         share = found["flops_step"] / found["step_s"] / result["peak_gflops"] / 1e9

@@ -6,7 +6,7 @@ import torch
 from conftest import speaker
 
 from dfa.rivals import atvg
-from dfa.rivals.atvg import ATVG, ConvGRU, VGNet
+from dfa.rivals.atvg import ATVG, STEPS, ConvGRU, VGNet
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_another_subject_needs_no_training(fitted, corpus, capsys):
 
 
 def test_sound_to_landmarks_is_learnt(tmp_path, corpus):
-    method = ATVG(tmp_path, 0.1, device="cpu")
+    method = ATVG(tmp_path, 60 / STEPS["landmarks"], device="cpu")
     method._fit_pictures = lambda *_: None
     method.fit(corpus, speaker(4, 64))
     curve = [point["loss"] for point in method.curves["landmarks"]]
