@@ -26,7 +26,6 @@ from . import captures
 from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
 from .media import (
     FPS,
-    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     VIDEOS,
     InputError,
@@ -66,10 +65,12 @@ def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
     """What methods' own videos of a test subject say, each (640 T,) and at most this long: `own`
     in the subject's voice, `zh` and `de` in those of two corpus speakers, as long as people rate.
     None is in a capture."""
-    said = {"own": read_audio(captures.unseen(name))}
-    for key, speaker in captures.SPEAKERS.items():
-        said[key] = read_audio(captures.unseen(speaker))[: captures.RATED * SAMPLE_RATE]
-    return {key: audio[: int(seconds * FPS) * SAMPLES_PER_FRAME] for key, audio in said.items()}
+    rated = min(seconds, captures.RATED)
+    said = {"own": (name, seconds)} | {k: (who, rated) for k, who in captures.SPEAKERS.items()}
+    return {
+        key: read_audio(captures.unseen(voice))[: int(longest * FPS) * SAMPLES_PER_FRAME]
+        for key, (voice, longest) in said.items()
+    }
 
 
 def perform(
