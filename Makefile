@@ -18,7 +18,7 @@ RUN := $(VENV)/bin/python -m
 
 figures: $(VENV)/.figures
 	@$(RUN) snakemake --config profile=$(PROFILE)
-	@$(RUN) dfa.provenance figures/$(PROFILE)
+	@$(RUN) dfa.report figures/$(PROFILE)
 
 test: $(VENV)/.test
 	@$(RUN) pytest
@@ -26,7 +26,7 @@ test: $(VENV)/.test
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.
 weights: $(VENV)/.figures
-	@$(VENV)/bin/python -c "from dfa.talk import ship; ship('runs/quick')"
+	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.method import talking_head; [m.ship('runs/quick') for m in (expert, talking_head)]"
 
 study: $(VENV)/.figures
 	@$(RUN) dfa.study $(PROFILE)

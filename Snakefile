@@ -6,6 +6,7 @@ everything runs, whatever copies and times came with it. A notebook keeps its ow
 runs/<profile>/, so one that was killed goes on where it was.
 """
 
+import ast
 import fcntl
 import json
 import os
@@ -86,19 +87,33 @@ settings.write_text(
 )
 
 
+def imported(text, package):
+    """The files of this repo that a module's or notebook's text imports; `package` is its folder."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*base, *filter(None, [node.module])])
+            dotted = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in dotted:
+            path = Path(*name.split("."))
+            yield from filter(Path.is_file, (path.with_suffix(".py"), path / "__init__.py"))
+            if name == "dfa.rivals":  # it imports whatever lies in its folder
+                yield from path.glob("*.py")
+
+
 def library(name):
     """The modules of dfa that a notebook imports, and those that they import."""
     cells = json.loads(Path("notebooks", f"{name}.ipynb").read_text("utf-8"))["cells"]
-    found, todo = set(), ["\n".join("".join(cell["source"]) for cell in cells)]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    found, todo = set(), [(code, ())]
     while todo:
-        text = todo.pop()
-        names = re.findall(r"\bdfa\.(\w+)|from \.\.?(\w+)", text)
-        lists = re.findall(r"from (?:dfa|\.\.?) import \(?([\w\s,]+)", text)
-        for module in {*sum(names, ()), *re.findall(r"\w+", " ".join(lists))}:
-            for path in (Path("dfa", f"{module}.py"), *Path("dfa", module).glob("*.py")):
-                if path.exists() and path not in found:
-                    found.add(path)
-                    todo.append(path.read_text("utf-8"))
+        for path in set(imported(*todo.pop())) - found:
+            found.add(path)
+            todo.append((path.read_text("utf-8"), path.parent.parts))
     return sorted(map(str, found))
 
 
@@ -133,7 +148,7 @@ def run_notebook(name, source, threads):
     lines = first_lines(source)
     cells = sum(line is not None for line in lines)
     noise = re.compile("Ending Cell|(In|Out)put Notebook:|Executing notebook|.*IPKernelApp|<.*>$")
-    began, cell, said, muted = time.monotonic(), 0, "", False
+    began, cell, said, muted = time.time(), 0, "", False
 
     def say(text):
         print(f"{name:18} {text[:160]}", flush=True)
@@ -162,9 +177,11 @@ def run_notebook(name, source, threads):
             f"{name} failed in cell [{cell}]: {said}", f"That cell is marked in {partial}"
         ) from None
     os.replace(partial, COPIES / f"{name}.ipynb")
-    # The time is in it, so that what comes after is out of date even to a checksum.
-    (RUNS / f"{name}.done").write_text(f"{time.time()}\n")
-    say(f"done in {time.monotonic() - began:.0f} s")
+    # Its times are in it: the report reads them, and what comes after is out of date even to a
+    # checksum.
+    times = {"began": began, "ended": time.time()}
+    (RUNS / f"{name}.done").write_text(json.dumps(times) + "\n")
+    say(f"done in {times['ended'] - began:.0f} s")
     lock.close()
 
 

@@ -1,381 +1,28 @@
-"""The command line. An error a user can cause is one line on stderr and exit code 2."""
+"""The command line: arguments, help, exit codes. What the commands do is in `commands.py`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from .media import FPS, InputError, check_output
+from . import commands
+from .media import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-
-SHORT = 30.0  # seconds of video below which a model is poor
-SHOWN = 10  # reasons of clips left out that are printed
+SETTINGS = ("smoke", "quick", "full")
 
 
-def track_command(args: argparse.Namespace) -> None:
-    import time
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Every option says its default."""
 
-    from .layouts import is_adnerf
-    from .tracking import track
 
-    if Path(args.video).is_dir():
-        if not is_adnerf(args.video):
-            return track_corpus_command(args)
-        check_output(args.output)
-        with images_of(args.video) as args.video:
-            return track_command(args)
-    check_output(args.output)
-    began = time.monotonic()
-    attributes = track(args.video)
-    seconds = time.monotonic() - began
-    attributes.save(args.output)
-    T = len(attributes.h)
-    facts = dict(
-        frames=T, seconds=round(seconds, 2), tracked=round(1 - float(attributes.lost.mean()), 4)
+def track_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
+    p = add(
+        "track",
+        commands.track_command,
+        "Track a face: pose, expression and landmarks of every frame.",
     )
-    if args.json:
-        print(json.dumps(facts))
-    else:
-        print(
-            f"{args.output}: {T} frames in {seconds:.1f} s ({T / seconds:.0f}/s),"
-            f" {facts['tracked']:.1%} tracked"
-        )
-
-
-@contextmanager
-def images_of(folder: str) -> Iterator[Path]:
-    """The images of a dataset folder as a video, for a while; errors speak of the folder."""
-    from .layouts import as_video
-
-    with tempfile.TemporaryDirectory() as scratch:
-        video = as_video(folder, Path(scratch) / "images.mkv")
-        try:
-            yield video
-        except InputError as error:
-            raise InputError(str(error).replace(str(video), folder)) from error
-
-
-def track_corpus_command(args: argparse.Namespace) -> None:
-    import time
-
-    from .layouts import track_corpus
-
-    if args.jobs is not None and args.jobs < 1:
-        raise InputError("--jobs wants 1 or more")
-    began = time.monotonic()
-    facts = track_corpus(args.video, args.output, args.jobs)
-    facts["seconds"] = round(time.monotonic() - began, 2)
-    reasons, manifest = facts.pop("reasons"), Path(args.output) / "manifest.jsonl"
-    if not facts["tracked"]:
-        first = next(iter(reasons.values()))
-        raise InputError(f"no clip of {args.video} can be used (see {manifest}), e.g. {first}")
-    for reason in list(reasons.values())[:SHOWN]:
-        print(f"left out: {reason}", file=sys.stderr)
-    if len(reasons) > SHOWN:
-        print(f"and {len(reasons) - SHOWN} more, all in {manifest}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(facts))
-    else:
-        print(
-            f"{args.output}: {facts['layout']}, {facts['tracked']} of {facts['clips']} clips"
-            f" tracked ({facts['frames']} frames, {facts['new']} clips in"
-            f" {facts['seconds']:.0f} s now), {facts['bad']} left out"
-        )
-
-
-def fit_command(args: argparse.Namespace) -> None:
-    from .layouts import is_adnerf, read_sound
-    from .media import read_voice
-
-    out = Path(args.output)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give -o a folder for the model")
-    check_output(out / "model.json" if out.is_dir() else out)
-    if not Path(args.video).is_dir():
-        return fit(args, args.video, read_voice(args.video))
-    if not is_adnerf(args.video):
-        raise InputError(
-            f"{args.video} is a folder, and no dataset of the AD-NeRF family: give one video of"
-            " one person"
-        )
-    audio = read_sound(args.video)
-    with images_of(args.video) as video:
-        fit(args, video, audio)
-
-
-def fit(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
-    """Learn to be the person in `video` who says `audio` (n,), 16 kHz."""
-    import torch
-
-    from . import __version__
-    from .media import atomic, frames_of
-    from .nerf import conditions
-    from .profiles import profile
-    from .talk import CORPUS_WEIGHTS, WEIGHTS, Corpus, tracked, train_cme, train_field
-    from .training import one_first, pick_device, rank_and_world, say
-
-    out, p = Path(args.output), profile(args.profile)
-    p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
-    if p.size < 32 or p.size % 2:
-        raise InputError("--size wants an even number of pixels, 32 at least")
-    out.mkdir(parents=True, exist_ok=True)
-    say("1/3 tracking")
-    with one_first(pick_device(args.device)):
-        attributes = tracked(video, out / "attributes.npz")
-        for name in CORPUS_WEIGHTS:
-            with atomic(out / f"{name}.safetensors") as part:
-                shutil.copyfile(WEIGHTS / f"{name}.safetensors", part)
-    T = len(attributes.h)
-    warnings = [f"made from {T / FPS:.1f} s of video"]
-    if T / FPS < SHORT:
-        warnings[0] += (
-            f" (at least {SHORT:.0f} s is advised): it has seen few sounds, poses and blinks, so"
-            " expect lips that barely move on unseen sounds, blur and drifting colours outside the"
-            " seen poses, and eyes that may not shut"
-        )
-        say(f"warning: {warnings[0]}", file=sys.stderr)
-    corpus = Corpus.load(out)
-    personal, f_a = corpus.personal(attributes), corpus.f_a(audio, T)
-    say("2/3 head motion and blinks")
-    train_cme(corpus, [personal], [f_a], p.cme_steps // 2, out / "personal.safetensors", args.seed)
-    say("3/3 radiance field")
-    frames = frames_of(video, attributes.crop, p.size, T)
-    cond = conditions(personal[:, :6], f_a, personal[:, 6:])
-    _, history = train_field(
-        frames,
-        attributes.points,
-        cond,
-        p.field_steps,
-        out / "field.safetensors",
-        args.seed,
-        args.device,
-    )
-    model = dict(
-        dfa=__version__, torch=torch.__version__, size=p.size, seed=args.seed, frames=T,
-        steps=p.field_steps,
-        warnings=warnings, training_psnr=history[-1]["psnr"], video=Path(args.video).name,
-    )  # fmt: skip
-    if rank_and_world()[0] == 0:
-        write_json(out / "model.json", model)
-    say(f"{out}: {p.size}x{p.size}, training PSNR {history[-1]['psnr']:.1f} dB. Let it speak:")
-    say(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
-
-
-def write_json(path: Path, value: dict) -> None:
-    from .media import atomic
-
-    with atomic(path) as tmp:
-        Path(tmp).write_text(json.dumps(value, indent=1) + "\n")
-
-
-def speak_command(args: argparse.Namespace) -> None:
-    import torch
-    from tqdm import tqdm
-
-    from .media import SAMPLE_RATE, frame_count, read_voice, write_video
-    from .talk import Corpus, Subject
-    from .tracking import track
-
-    folder = Path(args.model)
-    if not (folder / "model.json").exists():
-        raise InputError(
-            f"{folder} holds no finished model: make one with `dfa fit VIDEO -o {folder}`"
-        )
-    if args.size and (args.size < 32 or args.size % 2):
-        raise InputError("--size wants an even number of pixels, 32 at least")
-    check_output(args.output)
-    audio = read_voice(args.audio)
-    if len(audio) < SAMPLE_RATE // 2:
-        raise InputError(
-            f"{args.audio} lasts {len(audio) / SAMPLE_RATE:.2f} s: give at least 0.5 s of speech"
-        )
-    model = json.loads((folder / "model.json").read_text())
-    for warning in model["warnings"]:
-        print(f"note: the model was {warning}", file=sys.stderr, flush=True)
-    corpus = Corpus.load(folder)
-    subject = Subject.load(folder, corpus, model["size"])
-    personal = None
-    if args.pose_from:
-        personal = corpus.personal(track(args.pose_from))
-        # another camera, another chair: keep the movement, take this subject's place
-        personal[:, :6] += subject.field.h_mean - personal[:, :6].mean(0)
-    frames = subject.speak(audio, seed=args.seed, personal=personal, size=args.size)
-    n = frame_count(audio)
-    with torch.inference_mode():
-        write_video(args.output, tqdm(frames, total=n, unit="frame", desc="rendering"), audio)
-    print(f"{args.output}: {n} frames, {n / FPS:.1f} s")
-
-
-def score_command(args: argparse.Namespace) -> None:
-    from .evaluate import score
-    from .syncnet import load_syncnet
-    from .talk import load_expert
-
-    if args.syncnet_weights:
-        expert, judge = load_syncnet(args.syncnet_weights), "official SyncNet weights"
-    else:
-        expert, judge = load_expert(), "expert trained on synthetic actors"
-    if args.table:
-        return score_table(args, expert, judge)
-    if args.output:
-        raise InputError("-o is where --table is written: without it, use --json and redirect")
-    if not args.reference:
-        raise InputError("give the real video too, or --table and a folder of results")
-    rows = score(args.generated, args.reference, expert)
-    if args.json:
-        scores = json.loads(rows.set_index("metric").to_json(orient="index"))
-        for metric in scores.keys() & {"sync", "sync_video"}:
-            scores[metric]["expert"] = judge
-        print(json.dumps(scores))
-        return
-    units = dict(
-        psnr="dB",
-        ssim="",
-        lmd="px of 256",
-        sync=judge,
-        sync_video=f"{judge}, one offset for all: compare with papers",
-        blinks_per_s="1/s",
-    )
-    for r in rows.itertuples():
-        print(
-            f"{r.metric:13s} {r.value:8.3f}  95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]"
-            f"  {r.n} clips  {units[r.metric]}"
-        )
-    worst = float(rows.n.min())
-    if worst < 3:
-        print(
-            f"note: {worst:.0f} clip(s) of 1.2 s only: intervals this small in number say little",
-            file=sys.stderr,
-        )
-
-
-def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
-    """Table 2 of a folder of results."""
-    from .comparison import table2
-    from .provenance import wide, write_csv
-
-    if args.output:
-        check_output(args.output)
-    table, reasons = table2(args.generated, expert, args.reference)
-    if args.output:
-        write_csv(table, Path(args.output))
-    if args.json:
-        print(json.dumps(json.loads(table.to_json(orient="records"))))
-    else:
-        for testset, part in wide(table).droplevel(1, axis=1).groupby("testset", sort=False):
-            print(f"{testset}\n{part.droplevel('testset').rename_axis(None).to_string()}\n")
-        print(f"mean [95 % interval] over clips of 1.2 s; Sync: {judge}")
-    for reason in reasons:
-        print(f"empty: {reason}", file=sys.stderr)
-
-
-def origin_command(args: argparse.Namespace) -> None:
-    from . import origin
-    from .provenance import root
-
-    entry = origin.find(args.what, root(), args.profile)
-    if args.value:
-        print(origin.rows_of(entry, args.value, root()).to_string(index=False, na_rep="–"), "\n")
-    print(origin.report(entry, root()))
-
-
-def export_command(args: argparse.Namespace) -> None:
-    from .layouts import write_adnerf
-    from .tracking import Attributes
-
-    attributes = Attributes.load(args.attributes) if args.attributes else None
-    n = write_adnerf(args.video, args.output, size=args.size, attributes=attributes, aud=args.aud)
-    print(f"{args.output}: {n} frames of {args.size}x{args.size}; its README.txt says what is what")
-
-
-def bench_command(args: argparse.Namespace) -> None:
-    from .bench import bench
-    from .profiles import profile
-
-    if args.output:
-        check_output(args.output)
-    p = profile(args.profile)
-    chosen = [args.subject] if args.subject else p.test
-    result = bench(p, chosen, args.paper_seconds, args.threads, args.device)
-    if args.output:
-        write_json(Path(args.output), result)
-    print(json.dumps(result) if args.json else bench_table(result))
-
-
-def bench_table(result: dict) -> str:
-    fields, gain = result["fields"], result["speedup"]
-    names = dict(
-        step_s="a training step, s", train_s="training in all, s",
-        psnr="held-out PSNR then, dB", fps_128="frames/s, 128x128", fps_256="frames/s, 256x256",
-        peak_memory_mb="peak memory of training, MB", peak_gpu_memory_mb="the same on the GPU, MB",
-        peak_share="share of peak FLOP/s",
-    )  # fmt: skip
-    rows = {
-        what: [f[k] for f in fields.values()] for k, what in names.items() if k in fields["fast"]
-    }
-    for db in fields["fast"]["seconds_to_db"]:
-        rows[f"training to {db} dB, s"] = [f["seconds_to_db"][db] for f in fields.values()]
-    cell = lambda v: "never" if v is None else f"{v:.4g}" if v < 1e4 else f"{v:.0f}"  # noqa: E731
-    lines = [f"{what:28s}" + "".join(f"{cell(v):>10s}" for v in row) for what, row in rows.items()]
-    times = lambda v: "no" if v is None else f"{v:.0f} times"  # noqa: E731
-    return "\n".join(
-        [
-            f"{result['device']}, peak {result['peak_gflops']:.0f} GFLOP/s",
-            f"{result['data']}, profile {result['profile']};"
-            f" each number the worst of {', '.join(result['subjects'])}",
-            " " * 28 + "".join(f"{kind:>10s}" for kind in fields),
-            *lines,
-            f"fast renders {gain['fps_128']:.0f} times the frames/s of paper, in batches of 8;",
-            f"it trains {times(gain['to_paper_best'])} faster to {gain['at_db']:.1f} dB, the best"
-            f" of paper, and {times(gain['to_any'])} at least to any PSNR on the way",
-        ]
-    )
-
-
-def captures_command(args: argparse.Namespace) -> None:
-    from .captures import NAMES
-
-    unknown = set(args.names) - set(NAMES)
-    if unknown:
-        raise InputError(
-            f"no capture called {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}"
-        )
-    try:
-        from .studio import make
-    except ImportError as e:
-        raise InputError(
-            f"making captures needs more packages ({e.name}): pip install 'dfa[studio]'"
-        ) from e
-    Path(args.output).mkdir(parents=True, exist_ok=True)
-    make(args.names or NAMES, Path(args.output), seconds=args.seconds)
-
-
-def parser() -> argparse.ArgumentParser:
-    class Help(argparse.ArgumentDefaultsHelpFormatter):
-        pass
-
-    top = argparse.ArgumentParser(
-        "dfa", description="DFA-NeRF: talking heads from a video with a voice."
-    )
-    sub = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run, text: str) -> argparse.ArgumentParser:  # noqa: ANN001
-        p = sub.add_parser(name, help=text, description=text, formatter_class=Help)
-        p.set_defaults(run=run)
-        return p
-
-    p = add("track", track_command, "Track a face: pose, expression and landmarks of every frame.")
     p.add_argument(
         "video",
         help="a video with one face, any size and frame rate, 2 s at least; or a folder: GRID,"
@@ -393,8 +40,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--json", action="store_true", help="print what was tracked as JSON")
 
+
+def fit_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
     p = add(
-        "fit", fit_command, "Learn to be the person in a video. A killed run goes on where it was."
+        "fit",
+        commands.fit_command,
+        "Learn to be the person in a video. A killed run goes on where it was.",
     )
     p.add_argument(
         "video",
@@ -402,9 +53,7 @@ def parser() -> argparse.ArgumentParser:
         " of the AD-NeRF family with its aud.wav",
     )
     p.add_argument("-o", "--output", required=True, help="folder for the model")
-    p.add_argument(
-        "--profile", default="quick", choices=("smoke", "quick", "full"), help="settings"
-    )
+    p.add_argument("--profile", default="quick", choices=SETTINGS, help="settings")
     p.add_argument(
         "--steps", type=int, default=None, help="field training steps instead of the profile's"
     )
@@ -414,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of everything random")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda: where the field is trained")
 
-    p = add("speak", speak_command, "Render a fitted person saying a recording.")
+
+def speak_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
+    p = add("speak", commands.speak_command, "Render a fitted person saying a recording.")
     p.add_argument("model", help="folder made by `dfa fit`")
     p.add_argument("--audio", required=True, help="speech, any sound or video file; 0.5 s at least")
     p.add_argument(
@@ -431,9 +82,11 @@ def parser() -> argparse.ArgumentParser:
         help="frame side in pixels, even; the model's if not given",
     )
 
+
+def score_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
     p = add(
         "score",
-        score_command,
+        commands.score_command,
         "PSNR, SSIM, LMD, Sync confidence and blinks/s of a generated video.",
     )
     p.add_argument(
@@ -463,9 +116,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--json", action="store_true", help="print JSON")
 
+
+def export_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
     p = add(
         "export",
-        export_command,
+        commands.export_command,
         "Make a dataset folder for AD-NeRF, RAD-NeRF, ER-NeRF or SyncTalk, without BFM.",
     )
     p.add_argument("video", help="a video with one face and its voice")
@@ -480,9 +135,11 @@ def parser() -> argparse.ArgumentParser:
         "--attributes", metavar="FILE", help="what `dfa track` wrote of this video, to save time"
     )
 
+
+def bench_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
     p = add(
         "bench",
-        bench_command,
+        commands.bench_command,
         "How fast the fast field and the paper's learn and render, on the sample captures of"
         " synthetic actors. Some half an hour on two CPU cores.",
     )
@@ -503,20 +160,51 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", default=None, help="file for the JSON, too")
     p.add_argument("--json", action="store_true", help="print JSON")
 
+
+def origin_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
     p = add(
         "origin",
-        origin_command,
+        commands.origin_command,
         "Where a figure, table or video of figures/ came from: notebook, cell, parameters, seeds,"
         " commit, hashes; and what has changed since. Run it inside the repo.",
     )
     p.add_argument("what", help="an id such as table2, or a file under figures/")
     p.add_argument("value", nargs="?", help="a number or word in its table: the rows it stands in")
-    p.add_argument("--profile", default="quick", choices=("smoke", "quick", "full"))
+    p.add_argument("--profile", default="quick", choices=SETTINGS)
 
-    p = add("captures", captures_command, "Make the sample captures of synthetic actors again.")
+
+def captures_arguments(add: Callable[..., argparse.ArgumentParser]) -> None:
+    p = add(
+        "captures", commands.captures_command, "Make the sample captures of synthetic actors again."
+    )
     p.add_argument("names", nargs="*", help="which, e.g. subject_a corpus_03; all if none is named")
     p.add_argument("-o", "--output", default="captures", help="folder to write to")
     p.add_argument("--seconds", type=float, default=None, help="make only the beginning")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of all commands."""
+    top = argparse.ArgumentParser(
+        "dfa", description="DFA-NeRF: talking heads from a video with a voice."
+    )
+    sub = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+        p = sub.add_parser(name, help=text, description=text, formatter_class=Help)
+        p.set_defaults(run=run)
+        return p
+
+    for arguments in (
+        track_arguments,
+        fit_arguments,
+        speak_arguments,
+        score_arguments,
+        export_arguments,
+        bench_arguments,
+        origin_arguments,
+        captures_arguments,
+    ):
+        arguments(add)
     return top
 
 

@@ -1,13 +1,21 @@
 """Video and sound in and out: 25 frames/s RGB, 16 kHz mono, files written whole or not at all."""
 
+from __future__ import annotations
+
+import hashlib
 import os
-import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+import wave
 from fractions import Fraction
 from itertools import islice
 from math import gcd
-from pathlib import Path
 
 import av
 import cv2
@@ -315,3 +323,15 @@ def frames_of(
             crop = np.array([(width - side) // 2, (height - side) // 2, side])
         frames.append(square(image, crop, size))
     return np.stack(frames)
+
+
+def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
+    """The first n of a sequence (T, ...), which goes back and forth if it is shorter."""
+    turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x
+    return turn[np.arange(n) % len(turn)]
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

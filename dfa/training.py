@@ -8,26 +8,25 @@ Processes that `torchrun` or `fabric run` started train together, each on its ow
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import logging
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .media import InputError, atomic
+from .recipe import Recipe, key
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -144,28 +143,6 @@ def _as_rank_0(model: nn.Module) -> None:
         torch.distributed.broadcast(tensor, 0)
 
 
-def _source(model: nn.Module) -> str:
-    """The files that define a model's class, and of ours its bases and its parts, each once."""
-    kinds = [k for m in model.modules() for k in type(m).__mro__]
-    ours = [k for k in kinds if k.__module__.partition(".")[0] == __package__]
-    files = dict.fromkeys(map(inspect.getsourcefile, [type(model), *ours]))
-    return "".join(Path(file).read_text() for file in files)
-
-
-def digest(*things: object) -> str:
-    """SHA-256 over arrays, tensors and JSON-able settings: the identity of a training's inputs."""
-    sha = hashlib.sha256()
-    for thing in things:
-        if isinstance(thing, Tensor):
-            thing = thing.detach().cpu().numpy()
-        if isinstance(thing, np.ndarray):
-            sha.update(f"{thing.shape}{thing.dtype}".encode())
-            sha.update(np.ascontiguousarray(thing).tobytes())
-        else:
-            sha.update(json.dumps(thing, sort_keys=True, default=str).encode())
-    return sha.hexdigest()
-
-
 def save(model: nn.Module, path: str | Path, **metadata: object) -> None:
     """Write a model's weights and JSON metadata as one safetensors file, whole or not at all."""
     _write({k: v for k, v in model.state_dict().items()}, path, metadata)
@@ -188,9 +165,14 @@ def load(model: nn.Module, path: str | Path) -> dict:
     return metadata
 
 
+def metadata(path: str | Path) -> dict:
+    """What `train` noted of a finished training: recipe, history, seed, seconds."""
+    return _read(path)[1]
+
+
 def seconds_spent(path: str | Path) -> float:
-    """Wall-clock seconds that the training of a finished file took; nan where it was not noted."""
-    return float(_read(path)[1].get("seconds", "nan"))
+    """Wall-clock seconds that a finished training took; nan where it was not noted."""
+    return float(metadata(path).get("seconds", "nan"))
 
 
 def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None:
@@ -205,128 +187,202 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["dfa"])
 
 
+# --- one step -----------------------------------------------------------------------------------
+
+
+def scheduled(rate: float, recipe: Recipe, step: int) -> float:
+    """The learning rate of a step: a cosine from `rate` to 2 % of it, after a rise over
+    `recipe.warmup` steps."""
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
+    return rate * cosine * min(1.0, (step + 1) / max(recipe.warmup, 1))
+
+
+def make_optimiser(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam over parameter groups, each with its own `lr`."""
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, eps=1e-10, fused=True)
+
+
+def update(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    rates: list[float],
+    recipe: Recipe,
+    step: int,
+    loss: Tensor,
+    average: Callable[[], None] = lambda: None,
+) -> None:
+    """Take one step down the gradient of `loss`. `average` is called once there are gradients."""
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = scheduled(rate, recipe, step)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    average()
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimiser.step()
+
+
+def random_windows(
+    sequences: Sequence[Tensor], length: int, n: int, g: torch.Generator
+) -> Iterator[tuple[int, int]]:
+    """n random windows of `length` frames: which of the sequences (T, ...), and its first frame."""
+    for _ in range(n):
+        i = int(torch.randint(len(sequences), (), generator=g))
+        first = int(torch.randint(max(len(sequences[i]) - length, 0) + 1, (), generator=g))
+        yield i, first
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """How far a training is: what a checkpoint holds beside weights and optimiser."""
+
+    step: int = 0  # steps taken
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)  # of what is logged, of this hundredth
+    seconds: float = 0.0  # wall clock, before this process
+
+    def log(self, logged: dict[str, float], steps: int) -> None:
+        """Add a step's numbers; after each hundredth of all steps, their mean joins the history."""
+        every = max(1, steps // 100)
+        self.sums = {k: self.sums.get(k, 0.0) + v for k, v in logged.items()}
+        n, self.step = self.step % every + 1, self.step + 1
+        if n == every or self.step == steps:
+            self.history.append({"step": self.step, **{k: v / n for k, v in self.sums.items()}})
+            self.sums = {}
+
+    def say(self, label: str, steps: int, began: float, start: int) -> None:
+        """Print how far it is, how long it will take, and the numbers of the last hundredth."""
+        left = (time.monotonic() - began) / (self.step - start) * (steps - self.step)
+        last = self.history[-1] if self.history else {}
+        numbers = " ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step")
+        say(f"{label}: step {self.step}/{steps}, {left:.0f} s left, {numbers}")
+
+
+def _save_checkpoint(
+    path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress
+) -> None:
+    slots = optimiser.state_dict()["state"]
+    tensors = {f"m.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"o.{i}.{k}": torch.as_tensor(v) for i, s in slots.items() for k, v in s.items()}
+    _write(tensors, path, {"key": key, **asdict(progress)})
+
+
+def _load_checkpoint(
+    path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer
+) -> Progress:
+    """Go on from a checkpoint of the same training, or begin where there is none."""
+    tensors, meta = _read(path) if path.exists() else ({}, {})
+    if meta.pop("key", None) != key:
+        return Progress()
+    model.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m.")})
+    state = optimiser.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("o."):
+            _, index, slot = name.split(".")
+            state["state"].setdefault(int(index), {})[slot] = value
+    optimiser.load_state_dict(state)
+    return Progress(**meta)
+
+
 def train(
     model: nn.Module,
     loss_fn: Callable[[torch.Generator], tuple[Tensor, dict[str, float]]],
+    recipe: Recipe,
     *,
     path: str | Path,
-    steps: int,
-    lr: float | Iterable[dict],
     seed: int,
-    inputs: str,
+    data: str,
+    groups: Iterable[dict] | None = None,
+    uses: Sequence[nn.Module] = (),
+    code: Sequence[object] = (),
     label: str = "",
-    weight_decay: float = 0.0,
-    warmup: int = 50,
-    clip: float | None = 1.0,
     save_every: float = 20.0,
     precision: str | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place for `steps` steps of Adam with a cosine schedule; resumable.
+    """Train `model` in place for `recipe.steps` steps of Adam; resumable.
 
     It trains where its parameters lie. Several processes average their gradients, end with the same
     weights, and the first one writes and prints; `share` gives each its part of a batch.
 
     Args:
-        model: holds every parameter that is trained.
+        model: holds every parameter that is trained, and the weights that it starts from.
         loss_fn: called with a seeded generator, returns the loss and its parts to be logged.
+        recipe: all numbers of the training.
         path: the finished weights (`.safetensors`); `path.partial` is the checkpoint on the way.
-        lr: a learning rate, or parameter groups `{"params": ..., "lr": ...}`.
-        inputs: `digest` of the data and settings. Weights at `path` with the same inputs, the same
-            step count and the same source of the model are loaded instead of trained again.
+            Weights at `path` that were trained under the same `recipe.key` are loaded.
+        data: `digest` of what is learnt from.
+        groups: parameter groups `{"params": ..., "lr": ...}`; by default all at `recipe.lr`.
+        uses, code: what else decides the weights, see `recipe.key`.
         save_every: seconds between checkpoints; it has no influence on the result.
         precision: one of `PRECISIONS`, in which `loss_fn` computes; weights stay float32. None is
             bf16-mixed on CUDA, else 32-true. Like the device and the number of processes it is not
             part of a training's identity: what a GPU learnt is loaded on a CPU.
 
     Returns the history: one dict of logged parts for every 1 % of the steps, the mean over these
-    steps and all processes.
+    steps and all processes. Raises FloatingPointError where the loss is not finite.
     """
-    path, partial = Path(path), Path(f"{path}.partial")
+    path, partial, steps = Path(path), Path(f"{path}.partial"), recipe.steps
     rank, world = rank_and_world()
-    key = digest(inputs, steps, seed, _source(model), [type(model).__name__, weight_decay, warmup])
+    groups = list(groups or [{"params": model.parameters(), "lr": recipe.lr}])
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    decides = (make_optimiser, update, *code)
+    identity = key(model, loss_fn, recipe, seed, data, groups, tuple(uses), decides)
     if path.exists():
         tensors, meta = _read(path)
-        if meta.get("key") == key:
+        if meta.get("key") == identity:
             model.load_state_dict(tensors)
             model.eval()
+            torch.set_rng_state(torch.frombuffer(bytearray.fromhex(meta["rng"]), dtype=torch.uint8))
             say(f"{label}: {steps} steps already trained, loaded")
             return meta["history"]
     parameters = [p for p in model.parameters() if p.requires_grad]
     fabric = _fabric(parameters[0].device, precision)
-    groups = [{"params": list(model.parameters()), "lr": lr}] if isinstance(lr, float) else list(lr)
-    rates = [g["lr"] for g in groups]
-    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=1e-10, fused=True)
-    start, history, spent, sums = 0, [], 0.0, {}
-    if partial.exists():
-        tensors, meta = _read(partial)
-        if meta["key"] == key:
-            start, history, spent = meta["step"], meta["history"], meta["seconds"]
-            sums = meta["sums"]
-            model.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m.")})
-            state = optimiser.state_dict()
-            for name, value in tensors.items():
-                if name.startswith("o."):
-                    _, index, slot = name.split(".")
-                    state["state"].setdefault(int(index), {})[slot] = value
-            optimiser.load_state_dict(state)
-            say(f"{label}: going on from step {start}")
+    rates = [group["lr"] for group in groups]
+    optimiser = make_optimiser(groups, recipe)
+    progress = _load_checkpoint(partial, identity, model, optimiser)
+    if start := progress.step:
+        say(f"{label}: going on from step {start}")
     if world > 1:
         _as_rank_0(model)
     model.train()
     generator = torch.Generator()
-    every = max(1, steps // 100)
     began = saved = shown = time.monotonic()
     for step in range(start, steps):
         generator.manual_seed(seed * 1_000_003 + step)
         # Dropout draws from the global generator, in each process its own.
         torch.manual_seed(seed * 1_000_003 + step + (rank << 40))
-        fraction = step / steps
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fraction))
-            group["lr"] = rate * cosine * min(1.0, (step + 1) / max(warmup, 1))
         with fabric.autocast():
             loss, parts = loss_fn(generator)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         logged = {"loss": loss.item(), **parts}
-        if world > 1:
-            logged = _average(fabric, logged, parameters)
-        if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimiser.step()
+
+        def average(logged: dict[str, float] = logged) -> None:
+            if world > 1:
+                logged.update(_average(fabric, logged, parameters))
+
+        update(model, optimiser, rates, recipe, step, loss, average)
         if not math.isfinite(logged["loss"]):
             raise FloatingPointError(f"{label}: the loss is not finite at step {step}")
-        sums = {k: sums.get(k, 0.0) + v for k, v in logged.items()}
-        if (step + 1) % every == 0 or step + 1 == steps:
-            n = step % every + 1
-            history.append({"step": step + 1, **{k: v / n for k, v in sums.items()}})
-            sums = {}
+        progress.log(logged, steps)
         now = time.monotonic()
         if now - shown > 5 or step + 1 == steps:
             shown = now
-            left = (now - began) / (step + 1 - start) * (steps - step - 1)
-            logged = (
-                " ".join(f"{k} {v:.4g}" for k, v in history[-1].items() if k != "step")
-                if history
-                else ""
-            )
-            say(f"{label}: step {step + 1}/{steps}, {left:.0f} s left, {logged}")
+            progress.say(label, steps, began, start)
         if rank == 0 and now - saved > save_every and step + 1 < steps:
             saved = now
-            slots = optimiser.state_dict()["state"]
-            tensors = {f"m.{k}": v for k, v in model.state_dict().items()}
-            tensors |= {
-                f"o.{i}.{k}": torch.as_tensor(v) for i, s in slots.items() for k, v in s.items()
-            }
-            seconds = spent + now - began
-            meta = dict(key=key, step=step + 1, history=history, sums=sums, seconds=seconds)
-            _write(tensors, partial, meta)
+            sofar = replace(progress, seconds=progress.seconds + now - began)
+            _save_checkpoint(partial, identity, model, optimiser, sofar)
     model.eval()
     if world > 1:
         _as_rank_0(model)  # statistics of batch normalisation are each process's own
     if rank == 0:
-        seconds = round(spent + time.monotonic() - began, 1)
-        save(model, path, key=key, history=history, steps=steps, seed=seed, seconds=seconds)
+        seconds = round(progress.seconds + time.monotonic() - began, 1)
+        # What draws after a training draws the same where it is loaded.
+        rng = torch.get_rng_state().numpy().tobytes().hex()
+        about = dict(history=progress.history, steps=steps, seed=seed, seconds=seconds, rng=rng)
+        save(model, path, key=identity, recipe=asdict(recipe), **about)
         partial.unlink(missing_ok=True)
     fabric.barrier()  # nobody goes on before the file is there
-    return history
+    return progress.history

@@ -38,10 +38,9 @@ def speaker(T: int = 30, size: int = 32, seed: int = 0):
     """A made-up recording: the mean face before a grey wall, its mouth and pose moving."""
     import numpy as np
 
-    from dfa.face import FaceModel
-    from dfa.rivals import Recording, parts
-    from dfa.rivals.method import in_image
-    from dfa.tracking import Attributes
+    from dfa.method.face import FaceModel, in_image
+    from dfa.recording import Attributes, Recording
+    from dfa.rivals import parts
 
     rng = np.random.default_rng(seed)
     face = FaceModel.load()
@@ -60,3 +59,71 @@ def speaker(T: int = 30, size: int = 32, seed: int = 0):
     )  # fmt: skip
     audio = (0.1 * rng.standard_normal(640 * T)).astype(np.float32)
     return Recording("somebody", frames, audio, attributes)
+
+
+def poses(n: int = 20):
+    """Made-up head poses, (n, 6)."""
+    import torch
+
+    g = torch.Generator().manual_seed(0)
+    spread = torch.tensor([0.1, 0.2, 0.05, 0.01, 0.01, 0.01])
+    return torch.randn(n, 6, generator=g) * spread + torch.tensor([0, 0, 0, 0.01, 0.02, 1.3])
+
+
+def conditions(n: int = 20):
+    """Made-up conditions of a radiance field, (n, DIM_C)."""
+    import torch
+
+    from dfa.method import field
+
+    g = torch.Generator().manual_seed(1)
+    return field.conditions(
+        poses(n), torch.rand(n, 64, generator=g), torch.randn(n, 8, generator=g)
+    )  # fmt: skip
+
+
+def ball(size: int, n: int = 8):
+    """A plain ball with a shaded face in front of a wall, drawn by ray tracing: conditions, and
+    frames (n, 3, size, size)."""
+    import torch
+
+    from dfa.method.rendering import cast_rays
+
+    cond = conditions(n)
+    rays = cast_rays(size)
+    centre = cond[:, None, 3:6]
+    unit = rays / rays.norm(dim=-1, keepdim=True)
+    along = (unit * centre).sum(-1)
+    gap = 0.09**2 - (centre.square().sum(-1) - along**2)
+    point = (along - gap.clamp_min(0).sqrt())[..., None] * unit - centre
+    face = 0.5 + 4 * point * torch.tensor([1.0, 1.0, 0.5])
+    wall = torch.tensor([0.2, 0.3, 0.5]) + 0.1 * rays[:, :1] * 6
+    frames = torch.where((gap > 0)[..., None], face, wall.expand_as(face)).clamp(0, 1)
+    return cond, frames.transpose(1, 2).reshape(n, 3, size, size)
+
+
+def seeded(seed: int = 0):
+    """A torch generator."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def sequences(n: int = 3, T: int = 300):
+    """Smooth motion in six channels; in the other eight a blink every few seconds."""
+    import math
+
+    import torch
+
+    out = []
+    for k in range(n):
+        g = seeded(k)
+        t = torch.arange(T) / 25
+        phase = 6.3 * torch.rand(6, generator=g)
+        pose = 0.1 * torch.sin(2 * math.pi * t[:, None] * torch.linspace(0.1, 0.4, 6) + phase)
+        lid = torch.zeros(T)
+        for start in range(20 + 7 * k, T - 8, 70):
+            lid[start : start + 6] = torch.tensor([0.5, 1, 1, 0.75, 0.5, 0.25])
+        eyes = lid[:, None] * torch.linspace(-1, 2, 8)
+        out.append(torch.cat([pose, eyes + 0.02 * torch.randn(T, 8, generator=g)], 1))
+    return out

@@ -12,7 +12,7 @@ import torch
 
 from dfa import captures, media
 from dfa.cli import main
-from dfa.syncnet import SyncNet
+from dfa.evaluation.syncnet import SyncNet
 
 SIZE = 256
 
@@ -126,8 +126,8 @@ def test_score_with_syncnet_weights(clips, tmp_path, capsys):
 @pytest.mark.parametrize("weights", [None, "syncnet_v2.model"])
 def test_score_says_who_judged(weights, monkeypatch, capsys):
     rows = pd.DataFrame([dict(metric="sync", value=1, ci_low=0, ci_high=2, n=3)])
-    monkeypatch.setattr("dfa.evaluate.score", lambda *_: rows)
-    monkeypatch.setattr("dfa.syncnet.load_syncnet", lambda path: path)
+    monkeypatch.setattr("dfa.evaluation.protocol.score", lambda *_: rows)
+    monkeypatch.setattr("dfa.evaluation.syncnet.load_syncnet", lambda path: path)
     assert main(["score", "a", "b", *(["--syncnet-weights", weights] if weights else [])]) == 0
     judge = "official SyncNet weights" if weights else "expert trained on synthetic actors"
     assert capsys.readouterr().out.endswith(f"3 clips  {judge}\n")

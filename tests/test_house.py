@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import dfa
-from dfa import captures, ledger, origin
+from dfa import captures
+from dfa.report import claims, origin
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -149,9 +150,9 @@ def test_the_library_needs_no_studio():
         "import sys, importlib, pkgutil, dfa\n"
         "for name in ('anny', 'warp', 'pyvista', 'vtk', 'espeakng_loader'):\n"
         "    sys.modules[name] = None\n"
-        "for module in pkgutil.iter_modules(dfa.__path__):\n"
-        "    if module.name not in ('studio', '__main__'):\n"
-        "        importlib.import_module('dfa.' + module.name)\n"
+        "for module in pkgutil.walk_packages(dfa.__path__, 'dfa.', lambda _: None):\n"
+        "    if 'studio' not in module.name and '__main__' not in module.name:\n"
+        "        importlib.import_module(module.name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -205,10 +206,10 @@ def test_readme_prints_the_committed_table():
 def test_readme_prints_the_ledger():
     folder = ROOT / "figures/quick"
     committed_ledger = pd.read_csv(folder / "tables/claims.csv")
-    assert ledger.markdown(ledger.ledger(folder)) == ledger.markdown(committed_ledger)
+    assert claims.markdown(claims.ledger(folder)) == claims.markdown(committed_ledger)
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert ledger.markdown(committed_ledger) in readme
-    assert f"on synthetic actors: {ledger.counted(committed_ledger)}." in readme.split("\n## ")[0]
+    assert claims.markdown(committed_ledger) in readme
+    assert f"on synthetic actors: {claims.counted(committed_ledger)}." in readme.split("\n## ")[0]
 
 
 def test_readme_prints_the_measured_speed():

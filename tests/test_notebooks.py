@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfa import origin
-from dfa.comparison import facts_of
-from dfa.gpvae import VARIANTS
-from dfa.provenance import METHODS, RIVALS
+from dfa.evaluation.comparison import facts_of
+from dfa.method.gpvae import VARIANTS
+from dfa.paper import METHODS, RIVALS
+from dfa.report import origin
 
 ROOT = Path(__file__).resolve().parents[1]
 SERIES = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]

@@ -1,10 +1,9 @@
 """The training loop: resumable to the bit, never a stale result, and one loop for many devices."""
 
-import importlib.util
-import inspect
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from torch import nn
 
 from dfa import training
 from dfa.media import InputError
+from dfa.recipe import Recipe, digest
 
 
 class Line(nn.Module):
@@ -28,7 +28,10 @@ class Killed(Exception):
     pass
 
 
-def fit(path, steps=30, die_at=None, dropout=0.2, **changes):
+RECIPE = Recipe(30, lr=1e-2)
+
+
+def fit(path, recipe=RECIPE, die_at=None, dropout=0.2, **changes):
     torch.manual_seed(0)
     model, calls = Line(), []
     model.net[1].p = dropout
@@ -41,8 +44,8 @@ def fit(path, steps=30, die_at=None, dropout=0.2, **changes):
         off = model.net(x[:, :4]) - x[:, 4:]
         return off.square().mean(), {"off": off.abs().mean().item()}
 
-    settings = dict(lr=1e-2, seed=3, inputs=training.digest(DATA), save_every=0.0) | changes
-    history = training.train(model, loss, path=path, steps=steps, **settings)
+    settings = dict(seed=3, data=digest(DATA), save_every=0.0) | changes
+    history = training.train(model, loss, recipe, path=path, **settings)
     return model.state_dict(), history, len(calls)
 
 
@@ -67,17 +70,52 @@ def test_a_finished_training_is_loaded_and_a_changed_one_is_not(tmp_path):
     first, _, _ = fit(path)
     again, _, calls = fit(path)
     assert calls == 0 and same(first, again)
-    for change in ({"seed": 4}, {"inputs": "other data"}, {"steps": 20}):
+    for change in (
+        {"seed": 4}, {"data": "other data"}, {"recipe": replace(RECIPE, steps=20)},
+        {"uses": [nn.Linear(1, 1)]}, {"code": [digest]},
+    ):  # fmt: skip
         _, _, calls = fit(path, **change)
         assert calls > 0
+
+
+def test_a_loaded_training_leaves_the_generator_where_it_left_it_itself(tmp_path):
+    """What draws afterwards draws the same, whether the weights were made now or found."""
+    path, left = tmp_path / "a.safetensors", []
+    with pytest.raises(Killed):
+        fit(path, die_at=18)
+    for _ in range(2):  # goes on; is found
+        fit(path)
+        left.append(torch.get_rng_state())
+    fit(tmp_path / "unbroken.safetensors")
+    left.append(torch.get_rng_state())
+    assert torch.equal(left[0], left[1]) and torch.equal(left[0], left[2])
+    torch.manual_seed(0)
+    assert not torch.equal(left[0], torch.get_rng_state())
+
+
+def test_what_is_noted_of_a_training(tmp_path):
+    _, history, _ = fit(tmp_path / "a.safetensors")
+    noted = training.metadata(tmp_path / "a.safetensors")
+    assert noted["recipe"] == dict(steps=30, lr=1e-2, weight_decay=0.0, warmup=50, clip=1.0)
+    assert (noted["history"], noted["steps"], noted["seed"]) == (history, 30, 3)
+    assert [point["step"] for point in history] == list(range(1, 31))
+    assert training.seconds_spent(tmp_path / "a.safetensors") == noted["seconds"] >= 0
+
+
+def test_the_rate_rises_and_falls_as_a_cosine():
+    r = Recipe(100, warmup=10)
+    rates = [training.scheduled(2.0, r, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0, rel=0.01)
+    assert rates[50] == pytest.approx(2 * 0.51) and rates[100] == pytest.approx(0.04)
+    assert rates.index(max(rates)) == 9
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     model = Line()
     with pytest.raises(FloatingPointError, match="step 0"):
         training.train(
-            model, lambda g: (model.net[0].weight.sum() * float("nan"), {}),
-            path=tmp_path / "x.safetensors", steps=3, lr=1e-3, seed=0, inputs="",
+            model, lambda g: (model.net[0].weight.sum() * float("nan"), {}), Recipe(3),
+            path=tmp_path / "x.safetensors", seed=0, data="",
         )  # fmt: skip
     assert not (tmp_path / "x.safetensors").exists()
 
@@ -194,49 +232,10 @@ def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):
         seen.add(y.dtype)
         return (y.float() - x.sum(1, keepdim=True)).square().mean(), {}
 
-    settings = dict(path=tmp_path / "m.safetensors", steps=100, lr=5e-2, seed=0, inputs="")
+    settings = dict(path=tmp_path / "m.safetensors", seed=0, data="")
     with pytest.raises(InputError, match="precision 'half': choose one of 32-true, bf16-mixed"):
-        training.train(model, loss, precision="half", **settings)
-    history = training.train(model, loss, precision="bf16-mixed", **settings)
+        training.train(model, loss, Recipe(100, lr=5e-2), precision="half", **settings)
+    history = training.train(model, loss, Recipe(100, lr=5e-2), precision="bf16-mixed", **settings)
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert history[-1]["loss"] < 0.01 * history[0]["loss"]
-
-
-# --- what a training is known by ----------------------------------------------------------------
-
-
-def module(folder, name, text):
-    """A module of the package, read from `folder`."""
-    file = folder / f"{name}.py"
-    file.write_text(text)
-    spec = importlib.util.spec_from_file_location(f"dfa.{name}", file)
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = made
-    spec.loader.exec_module(made)
-    return made
-
-
-def test_a_base_class_in_another_file_is_part_of_the_key(tmp_path, monkeypatch):
-    base = "import torch\nclass Base(torch.nn.Module):\n    pass\n"
-    for name in ("_base", "_kind"):
-        monkeypatch.setitem(sys.modules, f"dfa.{name}", None)  # put back afterwards
-    _base = module(tmp_path, "_base", base)
-    kind = "from dfa._base import Base\nclass Half(Base):\n    pass\nclass Kind(Half):\n    pass\n"
-    _kind = module(tmp_path, "_kind", kind)
-    assert training._source(_base.Base()) == base
-    assert training._source(_kind.Kind()) == kind + base
-    (tmp_path / "_base.py").write_text(base + "# changed\n")
-    assert training._source(_kind.Kind()) == kind + base + "# changed\n"
-
-
-def test_a_model_of_one_file_keeps_its_key(tmp_path):
-    from dfa.gpvae import AttributeVAE
-
-    for model in (Line(), AttributeVAE()):
-        assert training._source(model) == Path(inspect.getsourcefile(type(model))).read_text()
-    path, inputs = tmp_path / "a.safetensors", training.digest(DATA)
-    fit(path)
-    source = Path(__file__).read_text()
-    key = training.digest(inputs, 30, 3, source, ["Line", 0.0, 50])
-    assert training._read(path)[1]["key"] == key

@@ -21,9 +21,9 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from ..face import euler_to_matrix, matrix_to_euler
 from ..media import FPS, SAMPLES_PER_FRAME, InputError, atomic, read_voice
-from ..talk import training_part
+from ..method.face import euler_to_matrix, matrix_to_euler
+from ..recording import training_frames
 
 # Their world's origin is the mean of BFM's vertices; ours lies midway between the eyeballs. This
 # is about where theirs is: RAD-NeRF's box (scale 4, bound 1: 25 cm around, 12.5 cm in depth) and
@@ -115,7 +115,7 @@ def read_adnerf(folder: str | Path) -> AdNerf:
             raise InputError(f"{folder} has {len(found)} images for {len(M)} tracked frames")
         ids, images = np.array(list(found)), list(found.values())
         height, width = cv2.imread(str(images[0])).shape[:2]
-        train = np.arange(len(M)) < training_part(len(M))
+        train = np.arange(len(M)) < training_frames(len(M))
         camera = float(params["focal"].reshape(-1)[0]), width / 2, height / 2
     sound, aud = folder / "aud.wav", folder / "aud.npy"
     return AdNerf(poses(M), *camera, ids=ids, train=train, images=images,

@@ -14,16 +14,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import tracking
 from ..media import FPS, InputError, atomic, check_output
-from ..talk import tracker_sources
-from ..tracking import Attributes
-from ..training import digest
+from ..method import tracking
+from ..method.tracking import tracker
+from ..recording import Attributes
 from .clips import Clip, find_clips, transcript
 
 MANIFEST = "manifest.jsonl"
@@ -119,15 +117,10 @@ def _read_manifest(out: Path) -> dict[str, dict]:
     return rows
 
 
-@cache
-def _tracker() -> str:
-    return digest(*tracker_sources())[:16]
-
-
 def _stamp(clip: Clip) -> list:
     """Size and time of the video, not its bytes: a corpus can be a terabyte."""
     stat = clip.video.stat()
-    return [stat.st_size, stat.st_mtime_ns, _tracker()]
+    return [stat.st_size, stat.st_mtime_ns, tracker()[:16]]
 
 
 def _is_done(row: dict | None, clip: Clip, out: Path) -> bool:

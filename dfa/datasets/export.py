@@ -13,10 +13,10 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
-from ..face import FOCAL
 from ..media import InputError, iter_frames, read_voice, square, write_audio
-from ..talk import tracked, training_part
-from ..tracking import Attributes, _quiet
+from ..method.face import FOCAL
+from ..method.tracking import _quiet, tracked
+from ..recording import Attributes, training_frames
 from .adnerf import ORIGIN, camera_to_world, read_features, track_params
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97]
@@ -41,7 +41,7 @@ aud.wav        16 kHz mono
 au.csv         AU45_r is lid closure by eye-aspect ratio, 0 open to 2 shut: ER-NeRF and SyncTalk
                (--au45) clip it there. It is no OpenFace intensity
 track_params   .pt: euler, trans (decimetres), focal as theirs. No BFM coefficients: id, exp are
-               missing. .npz: all that dfa tracked (`dfa.tracking.Attributes`)
+               missing. .npz: all that dfa tracked (`dfa.recording.Attributes`)
 aud.npy        {aud}
 Missing        bs.npy of SyncTalk, *_face.png of its --portrait
 """
@@ -231,7 +231,7 @@ def _write_transforms(work: Path, M: np.ndarray, lands: np.ndarray, size: int) -
     # Keys of our own, which their loaders pass over; another .json would be taken for a split.
     camera = dict(focal_len=FOCAL * size, cx=size / 2, cy=size / 2, w=size, h=size)
     ours = dict(metres_per_unit=1.0, origin=ORIGIN.tolist())
-    for split, ids in (("train", range(training_part(T))), ("val", range(training_part(T), T))):
+    for split, ids in (("train", range(training_frames(T))), ("val", range(training_frames(T), T))):
         frames = [
             dict(img_id=i, aud_id=i, transform_matrix=M[i].tolist(),
                  face_rect=_face_rect(lands[i], size))

@@ -1,8 +1,9 @@
-"""How fast the fields of eq. 10 learn and render: all on one machine, in one run, on the same data.
+"""How fast the fields of eq. 10 train and render: on one machine, in one run, on the same data.
 
-Held-out PSNR is that of the mean squared error over all held-out pixels looked at, not a mean of
-frames' dB: every second frame for the fast field; for the paper's, whose frames take long, 4,096
-pixels drawn once over 16 of them, which is the same in expectation.
+Held-out PSNR is computed from the mean squared error over all evaluated pixels. It is not a mean of
+dB over frames. For the fast field, every second held-out frame is evaluated. The paper's field
+renders slowly, so 4,096 pixels of 16 held-out frames are evaluated, drawn once; the expected error
+is the same.
 """
 
 from __future__ import annotations
@@ -25,51 +26,59 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import captures
-from .fields import FIELDS, PaperField, decibels
-from .media import InputError, frames_of, read_audio
-from .nerf import Field, conditions, render
-from .profiles import Profile
-from .provenance import device_name
-from .talk import Corpus, train_field, training_part
-from .tracking import track
-from .training import pick_device
+from .. import captures
+from ..machine import device_name
+from ..media import InputError
+from ..method.field import Field, decibels, render
+from ..method.field_training import FIELDS, FieldRecipe, train_field
+from ..method.mlp_field import PaperField
+from ..method.talking_head import Corpus
+from ..method.tracking import track
+from ..profiles import Profile
+from ..recording import Recording
+from ..training import pick_device
 
-THRESHOLDS = (25, 28, 30, 32)  # dB
+THRESHOLDS = (25, 28, 30, 32)  # dB of held-out PSNR: `seconds_to_db` has the time to reach each
+# which of two values is the worse one, by the name of the number
 WORSE = dict.fromkeys(("step_s", "train_s", "peak_memory_mb", "peak_gpu_memory_mb"), max)
 WORSE |= dict.fromkeys(("psnr", "fps_128", "fps_256", "peak_share"), min)
-PILOT = 3  # steps before the measured ones: two to warm up, one to plan with
+PILOT = 3  # steps of a first short training: the last step's time decides how many steps fit
 
 
 def clock() -> float:
-    """Seconds, once a GPU has done all that it was asked."""
+    """Seconds of a monotonic clock, read after the GPU has finished its queued work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Watch:
-    """Times a training and follows its held-out PSNR; `train_field` calls it as a step begins.
+    """Measures the time of each training step and evaluates the held-out PSNR in between.
+
+    `train_field` calls the object at the beginning of each step.
 
     Args:
-        evaluate: field -> dB, while the clock stands: after 0.1 s of training, and whenever that
-            has doubled, but at least every `every` seconds.
+        evaluate: field -> dB; its time is not counted. It is called after 0.1 s of training, then
+            each time the training time has doubled, but at least every `every` seconds.
+        every: seconds of training.
     """
 
     def __init__(self, evaluate: Callable[[Field], float] | None = None, every: float = 10.0):
         self.evaluate, self.every = evaluate, every
+        # seconds trained, seconds at which to evaluate next, clock when the current step began
         self.seconds, self.due, self.began = 0.0, 0.1, None
-        self.steps: list[float] = []  # seconds of each
+        self.steps: list[float] = []  # seconds of each step
         self.curve: list[list[float]] = []  # [seconds of training, dB]
 
     def stop(self) -> None:
-        """The step that was running, if any, has ended."""
+        """Record the time of the current step, if one is running."""
         if self.began is not None:
             self.steps.append(clock() - self.began)
             self.seconds += self.steps[-1]
             self.began = None
 
     def look(self, field: Field) -> None:
+        """Evaluate the field, append the PSNR to the curve and print it to stderr."""
         self.curve.append([self.seconds, self.evaluate(field)])
         self.due = self.seconds + min(max(self.seconds, 0.1), self.every)
         print(f"{self.seconds:.1f} s: held-out PSNR {self.curve[-1][1]:.2f} dB", file=sys.stderr)
@@ -83,59 +92,73 @@ class Watch:
 
 @torch.no_grad()
 def held_out(field: Field, cond: Tensor, frames: np.ndarray) -> float:
-    """PSNR in dB on conditions (T, DIM_C) and their frames (T, S, S, 3) uint8, as defined above."""
+    """Held-out PSNR in dB, as the module's docstring defines it.
+
+    Args:
+        cond: (T, DIM_C) conditions. frames: (T, S, S, 3) uint8, the real frames.
+    """
     device, T, S = field.h_mean.device, len(frames), frames.shape[1]
     few, training, g = isinstance(field, PaperField), field.training, torch.Generator()
-    g.manual_seed(0)
-    field.eval()  # nothing here draws from the global generator: training goes on undisturbed
+    g.manual_seed(0)  # an own generator: the training's random numbers stay the same
+    field.eval()
     errors = []
     for t in np.linspace(0, T - 1, 16).astype(int) if few else range(0, T, 2):
-        told, true = cond[t : t + 1].to(device), torch.from_numpy(frames[t]).view(S * S, 3)
-        with torch.autocast(device.type, enabled=False):  # a step is mixed, `render` is not
+        condition, true = cond[t : t + 1].to(device), torch.from_numpy(frames[t]).view(S * S, 3)
+        with torch.autocast(device.type, enabled=False):  # full precision, as in `render`
             if few:
                 index = torch.randperm(S * S, generator=g)[:256]
-                made, true = field.pixels(told, index.to(device))[0], true[index]
+                made, true = field.pixels(condition, index.to(device))[0], true[index]  # (256, 3)
             else:
-                made = field.image(told, S)[0].flatten(1).T
+                made = field.image(condition, S)[0].flatten(1).T  # (S * S, 3)
         errors.append((made.clamp(0, 1) - true.to(device) / 255).square().mean())
     field.train(training)
     return decibels(torch.stack(errors))
 
 
 def flat(frames: np.ndarray, n: int) -> float:
-    """PSNR in dB on frames (T, S, S, 3) uint8 from the n-th on of the mean colour before."""
+    """PSNR in dB of one flat colour on the held-out frames: the zero of learning.
+
+    frames (T, S, S, 3) uint8. The colour is the mean of the first n frames; the others test it.
+    """
     error = (frames[n:] / 255 - frames[:n].mean((0, 1, 2)) / 255) ** 2
     return decibels(torch.tensor(error.mean()))
 
 
 def fps(field: Field, cond: Tensor, size: int, seconds: float = 3.0) -> float:
-    """Frames/s of `render`: the (T, DIM_C) as one batch, over and over for `seconds`, once at
-    least; the median time counts."""
-    took, until = [], clock() + seconds
-    while not took or clock() < until:
+    """Frames/s of `render` at size x size pixels, by the median time of repeated calls.
+
+    The conditions (T, DIM_C) are one batch. It is rendered repeatedly for `seconds`, at least once.
+    """
+    durations, until = [], clock() + seconds
+    while not durations or clock() < until:
         began = clock()
         n = sum(1 for _ in render(field, cond, size, batch=len(cond)))
-        took.append(clock() - began)
-    return n / median(took)
+        durations.append(clock() - began)
+    return n / median(durations)
 
 
 def measure(
     kind: str, data: Path, p: Profile, paper_seconds: float, device: str, peak: float
 ) -> dict[str, Any]:
-    """What it costs to train and render a field, on what `prepare` made of a subject.
+    """The cost of training and rendering a field on one subject, as a dict for JSON.
 
-    The peak of memory is the whole process's until training ends: call it in a fresh one. FLOPs are
-    those of matmuls and convolutions; `peak` is the machine's FLOP/s.
+    Args:
+        kind: "fast" or "paper". data: the .npz that `prepare` wrote. p: the profile.
+        paper_seconds: how long the paper's field trains. device: a torch device or "auto".
+        peak: FLOP/s of the machine, from `peak_flops`.
+
+    Peak memory is that of the whole process until training ends, so call this in a fresh process.
+    FLOPs count matrix products and convolutions.
     """
     with np.load(data) as file:
-        frames, points, cond = (file[name] for name in ("frames", "points", "cond"))
-    cond, n, fast = torch.from_numpy(cond), training_part(len(frames)), kind == "fast"
+        frames, points, cond, n = (file[name] for name in ("frames", "points", "cond", "n"))
+    cond, n, fast = torch.from_numpy(cond), int(n), kind == "fast"
 
     def train(steps: int, watch: Watch) -> Field:
-        learnt = frames[:n], points[:n], cond[:n], steps
-        with tempfile.TemporaryDirectory() as folder:  # nothing learnt before is found again
+        examples, recipe = (frames[:n], points[:n], cond[:n]), FieldRecipe(steps, kind=kind)
+        with tempfile.TemporaryDirectory() as folder:  # empty: no earlier checkpoint is resumed
             path = Path(folder) / "field.safetensors"
-            field, _ = train_field(*learnt, path, 0, device, kind=kind, watch=watch)
+            field, _ = train_field(*examples, recipe, path, 0, device, watch)
         watch.stop()
         return field
 
@@ -167,32 +190,39 @@ def measure(
 
 
 def prepare(name: str, p: Profile, path: Path) -> None:
-    """Frames (T, S, S, 3) uint8, points (T, 68, 2) and conditions (T, DIM_C) of a sample capture as
-    an .npz: tracked anew, eyes and sound encoded with the weights that the package ships."""
-    video, corpus = captures.path(name), Corpus.load()
-    seen = track(video, seconds=p.seconds)
-    f_a = corpus.f_a(read_audio(video), len(seen))
-    cond = conditions(torch.from_numpy(seen.h), f_a, corpus.f_e(seen))
-    frames = frames_of(video, seen.crop, p.size, len(seen))
-    np.savez(path, frames=frames, points=seen.points, cond=cond.numpy())
+    """Write what `measure` needs of a sample capture to the .npz `path`.
+
+    The capture is tracked anew; eyes and audio are encoded with the package's weights. The file has
+    frames (T, S, S, 3) uint8, points (T, 68, 2), cond (T, DIM_C) and n, the training frames.
+    """
+    video = captures.path(name)
+    whole = Recording.load(name, video, track(video, seconds=p.seconds), p.size)
+    cond = Corpus.load().codes(whole).cond.numpy()
+    points, n = whole.attributes.points, len(whole.training)
+    np.savez(path, frames=whole.frames, points=points, cond=cond, n=n)
 
 
 def peak_flops(device: str) -> float:
-    """FLOP/s of a large square matmul, the best of ten, in what `train` computes in: float32 on a
-    CPU, bfloat16 on CUDA."""
+    """FLOP/s of a large square matrix product, the fastest of ten.
+
+    The type is that of `train`: float32 on a CPU, bfloat16 on CUDA.
+    """
     where = pick_device(device)
     n, kind = (8192, torch.bfloat16) if where.type == "cuda" else (2048, torch.float32)
-    a, took = torch.ones(n, n, dtype=kind, device=where), []
+    a, durations = torch.ones(n, n, dtype=kind, device=where), []
     for _ in range(10):
         began = clock()
         a @ a
-        took.append(clock() - began)
-    return 2 * n**3 / min(took)
+        durations.append(clock() - began)
+    return 2 * n**3 / min(durations)
 
 
 def seconds_to(curve: list[list[float]], db: float) -> float | None:
-    """Seconds until a curve of [seconds, dB] first reaches `db`, on a line between evaluations; the
-    first one's where that is there already, None if none is."""
+    """Seconds until a curve of [seconds, dB] first reaches `db`; None if it never does.
+
+    Interpolates linearly between evaluations. If the first evaluation is high enough, its time
+    counts.
+    """
     for before, (s, value) in zip([None, *curve], curve, strict=False):
         if value >= db:
             return s if before is None else float(np.interp(db, [before[1], value], [before[0], s]))
@@ -200,8 +230,10 @@ def seconds_to(curve: list[list[float]], db: float) -> float | None:
 
 
 def worse(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The worse of several subjects' numbers, each for itself; a PSNR that one of them never
-    reached is never reached."""
+    """The worst value over several subjects, number by number.
+
+    The time to a PSNR is None if one subject never reached it.
+    """
     merged = {k: WORSE[k](r[k] for r in results) for k in results[0] if k in WORSE}
     seconds = {db: [r["seconds_to_db"][db] for r in results] for db in map(str, THRESHOLDS)}
     return merged | {
@@ -210,12 +242,12 @@ def worse(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def speedup(subjects: dict[str, dict[str, dict]]) -> dict[str, float | None]:
-    """How many times as fast the fast field is, on the subject where that is least.
+    """Speed of the fast field divided by that of the paper's, on the subject where it is smallest.
 
-    `fps_128` in frames/s; `to_paper_best` in seconds of training to the paper field's best PSNR,
-    `at_db`; `to_any` the least over every whole dB that both reach, beyond a picture of one colour:
-    below that nothing is learnt yet, and between them the 4,096 pixels decide. None where the fast
-    field does not get there, or no dB is left.
+    `fps_128`: ratio of frames/s. `to_paper_best`: ratio of the training seconds until the paper
+    field's best PSNR, which is `at_db`; None if the fast field never reaches it. `to_any`: the
+    smallest such ratio over all whole dB that both fields reach, above the PSNR of one flat colour
+    (below it nothing is learnt yet); None if there is no such dB.
     """
     best, every = [], []
     for found in subjects.values():
@@ -233,12 +265,12 @@ def speedup(subjects: dict[str, dict[str, dict]]) -> dict[str, float | None]:
 
 
 def _begin(threads: int) -> None:
-    os.dup2(2, 1)  # whatever is printed here: stdout is for the result
+    os.dup2(2, 1)  # print to stderr: stdout is for the JSON result
     torch.set_num_threads(threads)
 
 
-def apart(threads: int, work: Callable, *args: Any) -> Any:
-    """`work(*args)` in a process of its own, with so many threads and its stdout on stderr."""
+def in_own_process(threads: int, work: Callable, *args: Any) -> Any:
+    """`work(*args)`, run in a new process with `threads` threads; its stdout goes to stderr."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, _begin, (threads,)) as pool:
         return pool.submit(work, *args).result()
@@ -251,37 +283,40 @@ def bench(
     threads: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Measure each field on each of `subjects`, and what `dfa bench --json` prints of it.
+    """Measure each field on each of `subjects`; returns the dict that `dfa bench --json` prints.
 
-    The fast field trains the profile's steps, the paper's as many as fit in `paper_seconds`. All
-    happens in other processes, one after another: the peak memory of a process starts at that of
-    the one which started it, so this one stays small.
+    The fast field trains for the profile's steps, the paper's for as many as fit in
+    `paper_seconds`. Each measurement runs in a new process, one after another. A new process starts
+    with the peak memory of its parent, so the parent does no work itself.
+
+    Raises InputError for an unknown subject, `paper_seconds` or `threads` that are not positive,
+    and a CUDA device that does not exist.
     """
     threads = torch.get_num_threads() if threads is None else threads
     for name in subjects:
         if name not in p.test:
-            raise InputError(f"no test subject called {name}; there are: {', '.join(p.test)}")
+            raise InputError(f"no test subject called {name}: choose from {', '.join(p.test)}")
     if not 0 < paper_seconds < math.inf:
-        raise InputError("--paper-seconds wants more than 0")
+        raise InputError("--paper-seconds must be more than 0")
     if threads < 1:
-        raise InputError("--threads wants 1 or more")
+        raise InputError("--threads must be 1 or more")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device: choose --device cpu")
     found: dict[str, dict[str, dict]] = {name: {} for name in subjects}
-    peak = apart(threads, peak_flops, device)
+    peak = in_own_process(threads, peak_flops, device)
     with tempfile.TemporaryDirectory() as folder:
         for name in found:
             data = Path(folder) / f"{name}.npz"
-            apart(threads, prepare, name, p, data)
+            in_own_process(threads, prepare, name, p, data)
             for kind in FIELDS:
                 print(f"{name}, {kind} field", file=sys.stderr)
-                how = kind, data, p, paper_seconds, device, peak
-                found[name][kind] = apart(threads, measure, *how)
+                arguments = kind, data, p, paper_seconds, device, peak
+                found[name][kind] = in_own_process(threads, measure, *arguments)
     return {
         "device": f"{device_name(str(pick_device(device)))}, {threads} thread{'s' * (threads > 1)}",
         "peak_gflops": peak / 1e9,
         "threads": threads,
-        "data": "sample captures, synthetic actors",
+        "data": captures.SAMPLES,
         "profile": p.name,
         "fields": {kind: worse([s[kind] for s in found.values()]) for kind in FIELDS},
         "subjects": found,

@@ -1,20 +1,20 @@
-"""Table 2 of any folder of videos: every method's against the real ones, under one protocol.
+"""Table 2 for any folder of videos: each method is compared with the real videos (section 4.2).
 
-A folder of results has a folder for each method, and in it a video for each test set, named as the
-real one in `Ground Truth`; beside it there may be one with head motion and eyes of the method's
-own, from which blinks are counted, and the like to Mandarin and German for people to rate:
+A results folder has one folder for each method. In it there is one video for each testset, with the
+name of the real video in `Ground Truth`:
 
     RESULTS/Ground Truth/subject_a.mp4
     RESULTS/AD-NeRF/subject_a.mp4
     RESULTS/AD-NeRF/subject_a.own.mp4, subject_a.zh.mp4, subject_a.de.mp4
 
-The notebooks' own methods leave a `facts.json` there too: what they are, and took to train.
+The `.own` video is optional: the method generates head motion and eyes itself. Blinks are counted
+in it. The `.zh` and `.de` videos speak Mandarin and German; people rate them in the user study.
+`rivals.perform` also writes a `facts.json`: the method's properties, training curves and times.
 """
 
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,128 +22,67 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from . import captures
-from .evaluate import METRICS, Reference, lmd, mouth_opening, over_clips, psnr
-from .media import (
-    FPS,
-    SAMPLES_PER_FRAME,
+from ..media import (
     VIDEOS,
     InputError,
-    atomic,
     frames_of,
-    read_audio,
+    to_and_fro,
     video_of,
-    write_video,
 )
-from .provenance import METHODS, OURS, RIVALS, TRUTH, reported_aspects
-from .rivals import Method, Recording
-from .rivals.parts import to_and_fro
-from .sync import SyncExpert
+from ..method.tracking import face_points
+from ..paper import METHODS, OURS, RIVALS, TRUTH, reported_aspects
+from ..recording import Recording
+from .expert import SyncExpert
+from .metrics import METRICS, lmd, mouth_opening, psnr
+from .protocol import Reference
+from .statistics import over_clips
 from .syncnet import SyncNet
-from .talk import training_part
-from .tracking import Attributes, face_points
 
-SIMPLE = ("reference repeated", "training replayed")  # what needs no method
-# Their eyes are those of the reference frame or of the source video: what blinks there is not
-# theirs to blink.
+MEASURED = [name for name, metric in METRICS.items() if metric.of]  # computed from a video alone
+SIMPLE = ("reference repeated", "training replayed")  # trivial baselines that need no method
+# No eye model: the eyes are those of the reference frame or of the source video.
 NO_EYES = {"ATVG", "Wav2Lip"}
-
-
-def recording(name: str, runs: str | Path, size: int) -> Recording:
-    """A sample capture as notebook 01 tracked it."""
-    attributes = Attributes.load(Path(runs) / name / "attributes.npz")
-    return Recording.load(name, captures.path(name), attributes, size)
-
-
-def split(whole: Recording) -> tuple[Recording, Recording]:
-    """What trains, and what tests: the first 10/11 and the rest."""
-    cut = training_part(len(whole))
-    return whole.part(0, cut), whole.part(cut)
-
-
-def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
-    """What methods' own videos of a test subject say, each (640 T,) and at most this long: `own`
-    in the subject's voice, `zh` and `de` in those of two corpus speakers, as long as people rate.
-    None is in a capture."""
-    rated = min(seconds, captures.RATED)
-    said = {"own": (name, seconds)} | {k: (who, rated) for k, who in captures.SPEAKERS.items()}
-    return {
-        key: read_audio(captures.unseen(voice))[: int(longest * FPS) * SAMPLES_PER_FRAME]
-        for key, (voice, longest) in said.items()
-    }
-
-
-def perform(
-    method: Method,
-    corpus: list[Recording],
-    subject: Recording,
-    test: Recording,
-    speech: dict[str, np.ndarray],
-    results: Path,
-) -> str | None:
-    """Fit a method, let it speak, and write what `table2` reads.
-
-    One video says the test part's sound, with its head motion and eyes as far as the method takes
-    them; the others say `speech`, each (640 T,) by its name, and are the method's own (of those
-    without own eyes: one frame of the training part speaks). What the method is, its curves and
-    seconds go to `facts.json`. A method that fails leaves its reason there, which is returned: the
-    others go on.
-    """
-    folder = Path(results) / method.name
-    folder.mkdir(parents=True, exist_ok=True)
-    still = subject.part(0, 1) if method.name in NO_EYES else None
-    facts, reason = facts_of(folder), None
-    said = {test.name: (test.audio, test)}
-    said |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
-    try:
-        method.fit(corpus, subject)
-        for name, (audio, shown) in said.items():
-            frames = method.render(audio, shown, shown)
-            write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
-        facts |= dict(aspects=method.aspects(), takes=list(method.takes))
-    except Exception as error:  # whatever it was, the comparison goes on without this method
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}"
-        for name in said:
-            (folder / f"{name}.mp4").unlink(missing_ok=True)
-    for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
-        facts.setdefault(what, {})[test.name] = value
-    with atomic(folder / "facts.json") as part:
-        part.write_text(json.dumps(facts, indent=1))
-    return reason
 
 
 def against_trivial(
     made: dict[str, np.ndarray], subject: Recording, test: Recording
 ) -> pd.DataFrame:
-    """Rows of PSNR, LMD and the correlation of the mouth's opening with the real one: of each
-    method's frames (T, S, S, 3), and of two that need no method: the reference frame repeated, and
-    the training part's frames in order."""
+    """PSNR, LMD and mouth-opening correlation of methods and of two trivial baselines.
+
+    The baselines are the subject's first frame repeated and the training frames in order.
+
+    Args:
+        made: each method's frames (T, S, S, 3) uint8, by its name.
+        subject, test: the subject's training recording, and its test recording of T frames.
+
+    Returns rows testset, method, metric (psnr in dB, lmd in pixels of 256, opening_corr), value,
+    ci_low, ci_high, n. The correlation is nan if the mouth hardly moves.
+    """
     n = len(test)
     still, replayed = np.repeat(subject.frames[:1], n, 0), to_and_fro(subject.frames, n)
     simple = dict(zip(SIMPLE, (still, replayed), strict=True))
     points, rows = face_points(test.frames)[0], []
-    wide = mouth_opening(points)
+    real_opening = mouth_opening(points)
     for method, frames in (simple | made).items():
-        shown = face_points(frames)[0]
-        opening = mouth_opening(shown)
-        both = np.isfinite(opening) & np.isfinite(wide)
-        moves = both.sum() > 2 and opening[both].std() > 2e-3  # less is the tracker's
+        made_points = face_points(frames)[0]
+        opening = mouth_opening(made_points)
+        both = np.isfinite(opening) & np.isfinite(real_opening)
+        moves = both.sum() > 2 and opening[both].std() > 2e-3  # below that: the tracker's noise
         rows += [
             dict(metric="psnr", method=method) | over_clips(psnr(frames, test.frames)),
-            dict(metric="lmd", method=method) | over_clips(lmd(shown, points)),
+            dict(metric="lmd", method=method) | over_clips(lmd(made_points, points)),
             dict(
                 metric="opening_corr",
                 method=method,
-                value=np.corrcoef(opening[both], wide[both])[0, 1] if moves else np.nan,
+                value=np.corrcoef(opening[both], real_opening[both])[0, 1] if moves else np.nan,
                 n=1,
             ),
         ]
     return pd.DataFrame(rows).assign(testset=test.name)
 
 
-def straw_men(simple: pd.DataFrame) -> list[str]:
-    """A line a method and subject of `against_trivial`: does it beat what needs no method?"""
+def trivial_verdicts(simple: pd.DataFrame) -> list[str]:
+    """One line for each method and subject of `against_trivial`: does it beat both baselines?"""
     found, lines = simple.set_index(["testset", "metric", "method"]).value, []
     for n, m in simple[["testset", "method"]].drop_duplicates().itertuples(index=False):
         if m not in SIMPLE:
@@ -155,11 +94,12 @@ def straw_men(simple: pd.DataFrame) -> list[str]:
 
 
 def convergence(objective: Sequence[float]) -> float:
-    """By how much the mean objective of the last fifth of a training stands below that of the fifth
-    before, as a share of all that it fell since the first hundredth, by the last fifth: near 0 is
-    converged; nan where it did not fall.
+    """How much a training still improved at its end: 0 means converged, nan that it never improved.
 
-    objective: a mean over each hundredth of the steps, as `train` returns it.
+    The decrease of the mean objective from the second-last fifth to the last fifth, divided by its
+    decrease from the first value to the last fifth.
+
+    objective: means over each hundredth of the steps, as `train` returns them.
     """
     x = np.asarray(objective)
     fifth = max(1, len(x) // 5)
@@ -169,20 +109,20 @@ def convergence(objective: Sequence[float]) -> float:
 
 
 def converged(table: pd.DataFrame) -> list[str]:
-    """A line a training of `curves`: its `convergence`, and whether that is below a tenth."""
+    """One line for each training of `curves`: its `convergence`, and whether it is below 0.1."""
     lines = []
     for (m, part, n), curve in table.groupby(["method", "part", "testset"], sort=False):
-        share = convergence(curve.objective)
-        word = "converged" if share < 0.1 else "NOT converged"
-        lines.append(f"{m:12s}{part:16s}{n:12s}{100 * share:5.1f} %, {word}")
+        remaining = convergence(curve.objective)
+        word = "converged" if remaining < 0.1 else "NOT converged"
+        lines.append(f"{m:12s}{part:16s}{n:12s}{100 * remaining:5.1f} %, {word}")
     return lines
 
 
 def curves(results: str | Path, methods: tuple[str, ...], keys: dict[str, str]) -> pd.DataFrame:
-    """What `perform` noted of the methods' trainings: method, part, testset, step, objective.
+    """The training curves in `facts.json`: rows method, part, testset, step, objective.
 
-    keys: which of the logged quantities is the objective of a part, by its name, where it is not
-    the whole loss: of a GAN that holds the discriminator's too.
+    keys: {part: logged quantity} where the objective is not the whole loss. The loss of a GAN, for
+    example, includes the discriminator's loss.
     """
     rows = [
         dict(method=m, part=part, testset=n, step=k["step"], objective=k[keys.get(part, "loss")])
@@ -195,19 +135,25 @@ def curves(results: str | Path, methods: tuple[str, ...], keys: dict[str, str]) 
 
 
 def facts_of(folder: str | Path) -> dict:
-    """What `perform` noted of the method of this folder of results; {} if it did not make it."""
+    """The `facts.json` that `perform` wrote in a method's folder; {} if there is none."""
     path = Path(folder) / "facts.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def videos(results: Path, methods: tuple[str, ...], stem: str, size: int) -> dict[str, np.ndarray]:
-    """What methods made of a test set, as far as they did: frames (T, size, size, 3) by method."""
+    """The methods' videos named `stem`: frames (T, size, size, 3) uint8 by method.
+
+    Methods without such a video are left out.
+    """
     paths = {m: video_of(results / m, stem) for m in methods}
     return {m: frames_of(path, None, size) for m, path in paths.items() if path}
 
 
 def methods_of(results: Path) -> list[str]:
-    """The paper's methods in its order, there or not, any others of a folder, and ours."""
+    """All methods for table 2: the paper's rivals, other methods in the folder, the truth, ours.
+
+    The paper's methods are listed even if they have no folder.
+    """
     known = (*METHODS, TRUTH)
     others = sorted(p.name for p in results.iterdir() if p.is_dir() and p.name not in known)
     return [*RIVALS, *others, TRUTH, OURS]
@@ -216,22 +162,26 @@ def methods_of(results: Path) -> list[str]:
 def table2(
     results: str | Path, expert: SyncExpert | SyncNet, references: str | Path | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Every metric of every method, and why something is missing.
+    """Table 2: every metric of every method, and the reasons for missing values.
 
     Args:
-        results: the folder, as this module's docstring has it.
+        results: a folder as in this module's docstring.
+        expert: the network that measures Sync.
         references: a folder of the real videos, by default `Ground Truth` in `results`.
 
-    Returns a long-form table (testset, method, metric, value, ci_low, ci_high, n), with empty
-    values where a video is missing or cannot be used, and a line on each of these. InputError
-    where there is no real video.
+    Returns a long-form table (testset, method, metric, value, ci_low, ci_high, n) and a list of
+    lines. A video that is missing or cannot be used gives empty values and one line. Raises
+    InputError if there is no real video.
     """
     results = Path(results)
     references = Path(references) if references else results / TRUTH
     found = references.glob("*") if results.is_dir() else []
     real = sorted(p for p in found if p.suffix.lower() in VIDEOS)
     if not real:
-        raise InputError(f"no video in {references}: the real ones belong there, named as the made")
+        raise InputError(
+            f"no video in {references}: put the real videos there, each with the name of the made"
+            " ones"
+        )
     tables, reasons = [], []
     for path in real:
         reference = Reference(path)
@@ -241,7 +191,7 @@ def table2(
             except InputError as error:
                 failed = facts_of(results / method).get("failed", {}).get(path.stem)
                 reasons.append(f"{method}, {path.stem}: {failed or error}")
-                rows = pd.DataFrame({"metric": METRICS, "value": np.nan})
+                rows = pd.DataFrame({"metric": MEASURED, "value": np.nan})
             tables.append(rows.assign(testset=path.stem, method=method))
     columns = ["testset", "method", "metric", "value", "ci_low", "ci_high", "n"]
     return pd.concat(tables, ignore_index=True).reindex(columns=columns), reasons
@@ -250,24 +200,25 @@ def table2(
 def _score(
     folder: Path, method: str, stem: str, reference: Reference, expert: SyncExpert | SyncNet
 ) -> pd.DataFrame:
+    """One method's rows on one testset; InputError if it has no usable video."""
     made, own = video_of(folder, stem), video_of(folder, f"{stem}.own")
     if method == TRUTH:
         return reference.own_score(expert)
     if made is None:
         raise InputError("no video")
     rows = reference.score(made, expert)
-    if method in NO_EYES:
+    if facts_of(folder).get("no_eyes", method in NO_EYES):
         rows.loc[rows.metric == "blinks_per_s", ["value", "ci_low", "ci_high", "n"]] = np.nan
     elif own:
-        alone = reference.eyes(own)[lambda t: t.metric == "blinks_per_s"]
-        rows = pd.concat([rows[rows.metric != "blinks_per_s"], alone])
+        own_blinks = reference.eyes(own)[lambda t: t.metric == "blinks_per_s"]
+        rows = pd.concat([rows[rows.metric != "blinks_per_s"], own_blinks])
     return rows
 
 
 def notes(results: str | Path) -> list[str]:
-    """Below table 2: what each method was given of the test video, and how long it trained."""
+    """The notes below table 2: each method's inputs from the test video, and its training time."""
     given, spent = [], []
-    for method in METHODS:
+    for method in methods_of(Path(results)):
         facts = facts_of(Path(results) / method)
         if "takes" not in facts:
             continue
@@ -277,29 +228,42 @@ def notes(results: str | Path) -> list[str]:
     if not given:
         return []
     return [
-        f"Given of the test video beside its sound: {'; '.join(given)}.",
-        f"Trained for (seconds here, beside other work): {', '.join(spent)}; LSP, AD-NeRF and"
-        " DFA-NeRF (beside its corpus networks) on each subject, the others once on the corpus.",
+        f"Inputs from the test video, in addition to its audio: {'; '.join(given)}.",
+        f"Training time in seconds, on a machine that ran other jobs too: {', '.join(spent)}. LSP,"
+        " AD-NeRF and DFA-NeRF (without its corpus networks): on each subject. The others: once,"
+        " on the corpus.",
     ]
 
 
 def table1(aspects: dict[str, dict | None]) -> pd.DataFrame:
-    """Table 1, computed (`Method.aspects` by method; None where there is none) beside the paper's:
-    one row a method and aspect. `agrees` is yes, or says what differs."""
+    """Table 1: computed aspects beside the paper's, one row for each method and aspect.
+
+    aspects: `Method.aspects` by method name; None if the method was not run.
+
+    Columns: method, aspect, paper, computed, agrees. `agrees` is "yes", or says what differs.
+    """
     rows = []
-    for method, printed in reported_aspects().items():
+    reported = reported_aspects()
+    others = {
+        m: dict.fromkeys(found) for m, found in aspects.items() if found and m not in reported
+    }
+    for method, printed in (reported | others).items():
         computed = aspects.get(method)
         for aspect, paper in printed.items():
             value = computed[aspect] if computed else None
             agrees = "yes" if value == paper else f"computed {value or 'N/A'}"
             agrees = agrees if computed else "not implemented here"
+            agrees = "not in the paper" if method in others else agrees
             row = dict(method=method, aspect=aspect, paper=paper or "N/A")
             rows.append(row | dict(computed=value or ("N/A" if computed else ""), agrees=agrees))
     return pd.DataFrame(rows)
 
 
 def side_by_side(videos: dict[str, np.ndarray], columns: int = 4) -> Iterator[np.ndarray]:
-    """Frames of several videos {name: (T, S, S, 3)} beside each other, each with its name."""
+    """Several videos {name: (T, S, S, 3) uint8} in a grid, each below its name.
+
+    Yields frames (rows * (S + S // 8), columns * S, 3) uint8, as many as the shortest video has.
+    """
     T, S = min(map(len, videos.values())), next(iter(videos.values())).shape[1]
     rows, bar = -(-len(videos) // columns), S // 8
     sheet = np.full((rows * (S + bar), columns * S, 3), 255, np.uint8)

@@ -1,9 +1,10 @@
-"""The official SyncNet (Chung & Zisserman 2016), for whoever has its weights: they are not ours.
+"""The official SyncNet (Chung & Zisserman 2016). Its weights are not part of this package.
 
-Layout, input and crop follow https://github.com/joonson/syncnet_python (MIT): SyncNetModel.py,
-SyncNetInstance.py and run_pipeline.py. It judges faces of 224x224 pixels by five frames and 0.2 s
-of sound; the search over offsets and the confidence are those of `sync`, which differ from theirs
-in one thing: at a clip's ends, frames without a partner are left out, not compared with zeros.
+Layers, input and crop follow https://github.com/joonson/syncnet_python (MIT): SyncNetModel.py,
+SyncNetInstance.py and run_pipeline.py. The input is five faces of 224 x 224 pixels and 0.2 s of
+audio. The search over offsets and the confidence are those of `expert`. They differ from the
+official ones in one point: at a clip's ends, frames without a partner are left out; the official
+code compares them with zeros.
 """
 
 from __future__ import annotations
@@ -12,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from python_speech_features import mfcc
 from scipy.signal import medfilt
 from torch import Tensor, nn
 
-from .audio import PER_FRAME
-from .media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
+from ..media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
+from ..method.audio import PER_FRAME
 
-FRAMES = 5  # of a window
-SIDE = 224  # pixels of a face
-MARGIN = 0.40  # their crop_scale
-BORDER = 110  # their grey outside the picture
+FRAMES = 5  # video frames per window
+SIDE = 224  # pixels, side of a face crop
+MARGIN = 0.40  # official crop_scale: margin around the face, in half sides of its box
+BORDER = 110  # official grey level (0..255) outside the picture
 
 
 class SyncNet(nn.Module):
-    """Both towers, named as in the official state dict: 1024-d embeddings."""
+    """Both towers, with the names of the official state dict. Embeddings have 1024 dimensions."""
 
     def __init__(self):
         super().__init__()
@@ -73,24 +73,24 @@ class SyncNet(nn.Module):
         ])  # fmt: skip
 
     def video(self, faces: Tensor) -> Tensor:
-        """(T, 224, 224, 3) BGR faces in 0..255 -> (T - 4, 1024), one embedding for each 5 frames.
+        """BGR faces (T, 224, 224, 3) in 0..255 -> (T - 4, 1024), one embedding for each 5 frames.
 
-        Only the first layer looks across time, so all windows share one pass; it takes about 10 MB
-        a window.
+        Only the first layer convolves in time, so one pass computes all windows. It takes about
+        10 MB per window.
         """
         code = self.netcnnlip(faces.permute(3, 0, 1, 2)[None].float())  # (1, 512, T - 4, 1, 1)
-        return self.netfclip(code[0, :, :, 0, 0].mT)
+        return self.netfclip(code[0, :, :, 0, 0].mT)  # (T - 4, 1024)
 
     def audio(self, sound: Tensor) -> Tensor:
-        """(4T, 13) `sound_features` -> (T - 4, 1024); window t hears the vectors 4t to 4t + 19."""
+        """`sound_features` (4T, 13) -> (T - 4, 1024); window t covers the vectors 4t to 4t + 19."""
         windows = sound.unfold(0, FRAMES * PER_FRAME, PER_FRAME)  # (T-4, 13, 20)
         return self.netfcaud(self.netcnnaud(windows.unsqueeze(1)).flatten(1))
 
 
 def load_syncnet(path: str | Path) -> SyncNet:
-    """The official weights: `syncnet_v2.model`, or the same state dict as .safetensors.
+    """SyncNet with the official weights: `syncnet_v2.model`, or its state dict as .safetensors.
 
-    Neither way runs code from the file. Raises InputError for any other file.
+    Code in the file is never run. Raises InputError if the file is missing or holds something else.
     """
     from safetensors.torch import load_file
 
@@ -103,7 +103,7 @@ def load_syncnet(path: str | Path) -> SyncNet:
         model.load_state_dict(state)
     except OSError as e:
         raise InputError(f"{path} cannot be read ({e.strerror or e})") from e
-    except Exception as e:  # noqa: BLE001  what a reader raises on a foreign file has no end
+    except Exception as e:  # noqa: BLE001  readers raise many kinds of errors on a foreign file
         raise InputError(
             f"{path} does not hold the official SyncNet weights: give syncnet_v2.model of"
             " joonson/syncnet_python, or its state dict as .safetensors"
@@ -112,27 +112,31 @@ def load_syncnet(path: str | Path) -> SyncNet:
 
 
 def sound_features(audio: np.ndarray, n_frames: int) -> Tensor:
-    """Their 13 MFCC at 100 Hz of (n,) 16 kHz sound in [-1, 1], as (4 * n_frames, 13).
+    """The official 13 MFCC at 100 Hz of 16 kHz audio (n,) in [-1, 1]: (4 * n_frames, 13).
 
-    Vector k hears 25 ms from k * 10 ms on. They read 16-bit sound, and its scale matters. The sound
-    is cut or filled with silence where the last vector ends.
+    Vector k covers 25 ms, beginning at k * 10 ms. The official code reads 16-bit audio, so the
+    samples are scaled to that range. The audio is cut or padded with silence to the end of the last
+    vector.
     """
-    n = n_frames * SAMPLES_PER_FRAME + 240  # the last of them reaches 15 ms beyond its step
+    from python_speech_features import mfcc  # the library that the official code uses
+
+    n = n_frames * SAMPLES_PER_FRAME + 240  # 240 samples: the last vector ends 15 ms later
     pcm = np.clip(np.round(audio[:n] * 32768.0), -32768, 32767)
     return torch.from_numpy(mfcc(np.pad(pcm, (0, n - len(pcm))), SAMPLE_RATE)).float()
 
 
 def face_crops(frames: np.ndarray, points: np.ndarray) -> Tensor:
-    """Faces as SyncNet was shown them, (T, 224, 224, 3) uint8, BGR.
+    """Face crops as in the official pipeline, (T, 224, 224, 3) uint8, BGR.
 
-    The arithmetic is theirs: a square around a detector's box, with room to the sides and below,
-    its place and size smoothed by a median over 13 frames. The box is an approximation, for theirs
-    comes from the detector S3FD: it spans the points, and its top lies a quarter of their height
-    higher, since a detector's box takes in the forehead. So figures may differ slightly from their
-    pipeline's. (DECA converts the other way with about the same figures.)
+    A crop is a square around the face detector's box, with a margin on both sides and below. Its
+    position and size are smoothed by a median over 13 frames. The official box comes from the
+    detector S3FD. Here it is approximated: it spans the 68 points, and its top is a quarter of
+    their height higher, because a detector's box includes the forehead. So the results may differ
+    slightly from the official ones.
 
     Args:
-        frames: (T, S, S, 3) uint8 RGB, 13 at least. points: (T, 68, 2) in unit coordinates, finite.
+        frames: (T, S, S, 3) uint8 RGB, T at least 13.
+        points: (T, 68, 2) in units of the image's side, finite.
     """
     import cv2
 
@@ -148,10 +152,10 @@ def face_crops(frames: np.ndarray, points: np.ndarray) -> Tensor:
     )
     out = np.empty((len(frames), SIDE, SIDE, 3), np.uint8)
     for t, frame in enumerate(frames):
-        room = int(half[t] * (1 + 2 * MARGIN))
-        wide = np.pad(frame, ((room, room), (room, room), (0, 0)), constant_values=BORDER)
-        rows = slice(int(y[t] + room - half[t]), int(y[t] + room + half[t] * (1 + 2 * MARGIN)))
-        aside = half[t] * (1 + MARGIN)
-        columns = slice(int(x[t] + room - aside), int(x[t] + room + aside))
-        out[t] = cv2.resize(wide[rows, columns], (SIDE, SIDE))[..., ::-1]
+        pad = int(half[t] * (1 + 2 * MARGIN))
+        padded = np.pad(frame, ((pad, pad), (pad, pad), (0, 0)), constant_values=BORDER)
+        rows = slice(int(y[t] + pad - half[t]), int(y[t] + pad + half[t] * (1 + 2 * MARGIN)))
+        half_width = half[t] * (1 + MARGIN)
+        columns = slice(int(x[t] + pad - half_width), int(x[t] + pad + half_width))
+        out[t] = cv2.resize(padded[rows, columns], (SIDE, SIDE))[..., ::-1]
     return torch.from_numpy(out)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import resample_poly
 
-from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 HOP = SAMPLE_RATE // 100  # the paper's 10 ms
 PER_FRAME = SAMPLE_RATE // HOP // FPS  # 4 MFCC vectors to a video frame

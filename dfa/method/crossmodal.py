@@ -3,20 +3,28 @@ head motion and blinks from it, with sound or without."""
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from ..media import InputError
+from ..recipe import Recipe, digest
+from ..training import random_windows, train
 from .gpvae import (
     JITTER,
     NETS,
     POSE,
     WINDOW,
     AttributeVAE,
+    at_home,
+    cauchy,
     cholesky,
     gaussian_kl,
     rice_length,
 )
-from .media import InputError
 
 BOP = 25  # frames of the beginning of pose, τ
 UNSURE = 0.02  # variance of what E_h says of a beginning of pose
@@ -53,8 +61,8 @@ class CrossModalEncoder(nn.Module):
         variance = torch.cat([torch.ones_like(self.log_variances[:1]), self.log_variances.exp()])
         t = torch.arange(T, dtype=torch.float64, device=ell.device)
         identity = torch.eye(T, dtype=torch.float64, device=ell.device)
-        K = (1 - JITTER) * variance.double()[:, None, None] / (1 + ((t[:, None] - t) / ell) ** 2)
-        K = K + jitter * identity
+        variance = (1 - JITTER) * variance.double()[:, None, None]
+        K = cauchy(t[:, None] - t, ell, variance) + jitter * identity  # (D, T, T)
         known = K[:, :tau, :tau] + unsure * identity[:tau, :tau]
         W = torch.linalg.solve(known, K[:, :tau]).mT
         return W.float(), cholesky(K - W @ K[:, :tau]).float()
@@ -219,3 +227,66 @@ def generate(
         pieces.append(x[BOP:] if pieces else _join(x, bop[-1]))
         tail = z[:, -BOP:]
     return torch.cat(pieces)[:n]
+
+
+@dataclass(frozen=True)
+class CrossModalRecipe(Recipe):
+    """The cross-modal encoder's training."""
+
+    lr: float = 2e-3
+    batch: int = 8  # windows a step
+
+
+def train_cme(
+    vae: AttributeVAE,
+    x: list[Tensor],
+    f_a: list[Tensor] | None,
+    recipe: CrossModalRecipe,
+    path: Path,
+    seed: int,
+    start: CrossModalEncoder | None = None,
+) -> tuple[CrossModalEncoder, list[dict]]:
+    """The cross-modal encoder on [h ; f_e] (T, 14) and f_a (T, 64), or no sound at all, of one
+    person or many (eq. 9), and its history.
+
+    start: an encoder to begin with; that is the fine-tuning on a selected person.
+    """
+    torch.manual_seed(seed)
+    vae = vae.requires_grad_(False)
+    cme = CrossModalEncoder(vae) if start is None else copy.deepcopy(start)
+    x, n = [at_home(s)[0] for s in x], min(WINDOW, *map(len, x))
+    cme.count_blinks(vae, x)
+
+    def loss(g: torch.Generator) -> tuple[Tensor, dict]:
+        cuts = list(random_windows(x, n, recipe.batch, g))
+        windows = torch.stack([x[i][s : s + n] for i, s in cuts])  # (B, n, 14)
+        sounds = None if f_a is None else torch.stack([f_a[i][s : s + n] for i, s in cuts])
+        return cme.loss(vae, windows, sounds, BOP, g)
+
+    data, label = digest(*x, *(f_a or [])), "cross-modal encoder"
+    history = train(
+        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label
+    )  # fmt: skip
+    return cme, history
+
+
+def sample_personal(
+    vae: AttributeVAE, cme: CrossModalEncoder, x: Tensor, f_a: Tensor | int, seed: int
+) -> Tensor:
+    """Sampled [h ; f_e] (T, 14) for f_a (T, 64), or for T frames without sound, of the person whose
+    own (>= 25, 14) are `x`. The beginning of pose is theirs, and so is the noise of a seed."""
+    g = torch.Generator().manual_seed(seed + int(digest(x)[:8], 16))
+    x, home = at_home(x)
+    sound, n = (None, f_a) if isinstance(f_a, int) else (f_a, len(f_a))
+    made = generate(vae, cme, x[:BOP], sound, n, g)
+    made[:, :6] = within_reach(made[:, :6], x[:, :6])
+    return made + home
+
+
+def within_reach(h: Tensor, own: Tensor) -> Tensor:
+    """Poses h (T, 6) less far out where they leave the 1st to 99th percentile of a person's `own`:
+    a Gaussian has no bounds, a neck has, and a field knows only poses that it has seen."""
+    low, high = torch.quantile(own, torch.tensor([0.01, 0.99], device=own.device), 0)
+    margin = (0.2 * (high - low)).clamp_min(1e-6)
+    beyond = h - h.clamp(low, high)
+    return h - beyond + margin * torch.tanh(beyond / margin)

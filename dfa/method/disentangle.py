@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .face import MP_68, FaceModel
+from ..recipe import Recipe, digest
+from ..training import train
+from .face import BROWS, EYES, JAW, LIPS, NOSE_BASE, NOSE_BRIDGE
 
-MOUTH_POINTS = torch.tensor([*range(0, 17), *range(27, 36), *range(48, 68)])  # jaw, nose, lips
-EYE_POINTS = torch.tensor([*range(17, 27), *range(36, 48)])  # brows, eyes
+_POINTS = torch.arange(68)
+MOUTH_POINTS = torch.cat([_POINTS[part] for part in (JAW, NOSE_BRIDGE, NOSE_BASE, LIPS)])
+EYE_POINTS = torch.cat([_POINTS[part] for part in (BROWS, EYES)])
 DIM_M, DIM_E = 32, 8
 
 
@@ -93,150 +95,24 @@ def plain_loss(f_d: Disentangler, l_a: Tensor, l_b: Tensor) -> Tensor:
     return ((f_d.decode(*f_d.encode(l)) - l) / f_d.scale).abs().mean()
 
 
-# --- what F_d is held against -------------------------------------------------------------------
+@dataclass(frozen=True)
+class DisentanglementRecipe(Recipe):
+    """F_d's training."""
+
+    batch: int = 256  # pairs of faces a step
+    swapped: bool = True  # False: the control, an autoencoder that never sees two faces crossed
 
 
-@cache
-def _expression_basis() -> tuple[Tensor, Tensor]:
-    """S_mean (204,) and B_exp (204, 40) of eq. 1 at the 68 points, metres."""
-    mean, _, B_exp = FaceModel.load().at_mediapipe()
-    return torch.from_numpy(mean[MP_68]).flatten(), torch.from_numpy(B_exp[MP_68]).flatten(0, 1)
+def train_disentangler(
+    landmarks: Tensor, recipe: DisentanglementRecipe, path: Path, seed: int
+) -> tuple[Disentangler, list[dict]]:
+    """F_d on (N, 68, 3) frontal landmarks of all corpus subjects (eq. 2), and its history."""
+    torch.manual_seed(seed)
+    f_d, rec = Disentangler.for_landmarks(landmarks), swap_loss if recipe.swapped else plain_loss
 
+    def loss(g: torch.Generator) -> tuple[Tensor, dict]:
+        a, b = landmarks[torch.randint(len(landmarks), (2, recipe.batch), generator=g)]
+        return rec(f_d, a, b), {}  # a, b (batch, 68, 3)
 
-def expression(landmarks: Tensor, sigma: float = 1e-5) -> Tensor:
-    """The likeliest F_exp (..., 40) of eq. 1 for frontal landmarks (..., 68, 3) of the mean head.
-
-    Each coordinate is known within `sigma` metres and F_exp is N(0, 1): a regularised least
-    squares in closed form. The landmarks that `track` makes give back their own F_exp.
-    """
-    mean, B = (x.double() for x in _expression_basis())
-    inverse = torch.linalg.solve(B.T @ B + sigma**2 * torch.eye(B.shape[1]), B.T)
-    return ((landmarks.flatten(-2) - mean) @ inverse.T).to(landmarks.dtype)
-
-
-def expression_landmarks(F_exp: Tensor) -> Tensor:
-    """Eq. 1 at the 68 points for the mean head: F_exp (..., 40) -> landmarks (..., 68, 3)."""
-    mean, B = _expression_basis()
-    return (mean + F_exp @ B.T).unflatten(-1, (68, 3))
-
-
-class Assigned:
-    """A code that was never told what is mouth and what eyes, parted in the way that favours it.
-
-    The code is turned to its principal axes on the corpus. The 8 axes that move the eyes most and
-    the mouth least become f_e, the others f_m; of all choices of 8 axes, this one makes the sum of
-    both leakages smallest (as squares, and where each axis moves the face for itself).
-
-    Args:
-        encode: landmarks (N, 68, 3) -> code (N, 40). decode: the way back.
-        landmarks: (N, 68, 3) of the corpus. scale: `Disentangler.scale`, which makes the motion of
-            eyes and mouth comparable.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[Tensor], Tensor],
-        decode: Callable[[Tensor], Tensor],
-        landmarks: Tensor,
-        scale: Tensor,
-    ):
-        self._encode, self._decode = encode, decode
-        with torch.no_grad():
-            z = encode(landmarks)
-            self.mean, self.axes = z.mean(0), torch.linalg.eigh(torch.cov(z.T))[1]
-            some = (z[:: max(len(z) // 1000, 1)] - self.mean) @ self.axes
-            gain = [self._eyes_less_mouth(some, k, scale) for k in range(some.shape[1])]
-        order = torch.tensor(gain).argsort(descending=True)
-        self.e, self.m = order[:DIM_E], order[DIM_E:]
-
-    def _eyes_less_mouth(self, code: Tensor, axis: int, scale: Tensor) -> float:
-        """How much more a swap along one axis moves the eyes than the mouth (mean squares)."""
-        other = code.clone()
-        other[:, axis] = code[:, axis].roll(len(code) // 2)
-        moved = ((self._face(other) - self._face(code)) / scale).square()
-        return float(moved[:, EYE_POINTS].mean() - moved[:, MOUTH_POINTS].mean())
-
-    def _face(self, code: Tensor) -> Tensor:
-        return self._decode(code @ self.axes.T + self.mean)
-
-    def encode(self, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., 68, 3) metres -> f_m (..., 32), f_e (..., 8)."""
-        code = (self._encode(landmarks) - self.mean) @ self.axes
-        return code[..., self.m], code[..., self.e]
-
-    def decode(self, f_m: Tensor, f_e: Tensor) -> Tensor:
-        """f_m (..., 32), f_e (..., 8) -> landmarks (..., 68, 3) in metres."""
-        code = torch.cat([f_m, f_e], -1)[..., torch.cat([self.m, self.e]).argsort()]
-        return self._face(code)
-
-
-def no_swap(plain: Disentangler, landmarks: Tensor) -> Assigned:
-    """The control of an autoencoder that learnt by `plain_loss` on corpus landmarks (N, 68, 3)."""
-
-    def decode(z: Tensor) -> Tensor:
-        return plain.decode(z[..., :DIM_M], z[..., DIM_M:])
-
-    return Assigned(lambda l: torch.cat(plain.encode(l), -1), decode, landmarks, plain.scale)
-
-
-def pca(landmarks: Tensor) -> Assigned:
-    """The control that learns nothing: F_exp of eq. 1 on its principal axes over the corpus."""
-    scale = Disentangler.for_landmarks(landmarks).scale
-    return Assigned(expression, expression_landmarks, landmarks, scale)
-
-
-# --- measures -----------------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def separation(
-    model: Disentangler | Assigned, landmarks: Tensor, generator: torch.Generator
-) -> dict[str, np.ndarray]:
-    """How well a model parts mouth from eyes on (T, 68, 3) landmarks of one face, in per cent.
-
-    Each frame is paired with another, drawn at random. `reconstruction_iod`: mean distance of the
-    decoded points, as a share of the inter-ocular distance. `leak_eyes`: how far the eye points
-    move when only f_m is swapped, as a share of how far they really move between two frames;
-    `leak_mouth`: the other way round. Each is (T,): a frame's distance over the mean of all real
-    ones, so that the mean over frames is the ratio of means.
-    """
-    other = landmarks[torch.randperm(len(landmarks), generator=generator)]
-    (m, e), (m_other, e_other) = model.encode(landmarks), model.encode(other)
-    plain = model.decode(m, e)
-    eyes = landmarks[:, 36:42].mean(1) - landmarks[:, 42:48].mean(1)
-
-    def moved(a: Tensor, b: Tensor, points: Tensor) -> Tensor:
-        return (a - b)[:, points].norm(dim=-1).mean(-1)
-
-    shares = {
-        "reconstruction_iod": (moved(plain, landmarks, torch.arange(68)), eyes.norm(dim=-1)),
-        "leak_eyes": (
-            moved(model.decode(m_other, e), plain, EYE_POINTS),
-            moved(other, landmarks, EYE_POINTS),
-        ),
-        "leak_mouth": (
-            moved(model.decode(m, e_other), plain, MOUTH_POINTS),
-            moved(other, landmarks, MOUTH_POINTS),
-        ),
-    }
-    return {name: (100 * got / real.mean()).numpy() for name, (got, real) in shares.items()}
-
-
-def probe(code: np.ndarray, truth: np.ndarray, blocks: int = 5) -> np.ndarray:
-    """What a ridge regression reads of `truth` (T,) in a code (T, D): (T,) whose mean is R².
-
-    Each of `blocks` contiguous stretches is predicted from the others. Inputs are standardised: a
-    probe rescales, so that a trace too small to move any point counts like a large one. R² is
-    below 0 where the mean of the truth would have been the better guess; nan for constant truth.
-    """
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import KFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    truth = np.asarray(truth, float)
-    if np.ptp(truth) == 0:
-        return np.full(len(truth), np.nan)
-    ridge = make_pipeline(StandardScaler(), Ridge())
-    told = cross_val_predict(ridge, np.asarray(code, float), truth, cv=KFold(blocks))
-    return 1 - (truth - told) ** 2 / truth.var()
+    label = "F_d" if recipe.swapped else "F_d without swaps"
+    return f_d, train(f_d, loss, recipe, path=path, seed=seed, data=digest(landmarks), label=label)

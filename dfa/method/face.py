@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 FOCAL = 3.2  # focal length of a unit-square image: 17.8 degrees, a portrait lens
-FILE = Path(__file__).parent / "data" / "face_model.npz"
+FILE = Path(__file__).parents[1] / "data" / "face_model.npz"
 
 # The 68 iBUG points among mediapipe's 478. Both count the side on the image's left first.
 MP_68 = np.array(
@@ -28,8 +28,21 @@ MP_68 = np.array(
     + [61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91]  # outer lips
     + [78, 81, 13, 311, 308, 402, 14, 178]  # inner lips
 )
-RIGHT_EYE, LEFT_EYE = np.arange(36, 42), np.arange(42, 48)  # iBUG points, subject's sides
-INNER_LIPS = np.arange(60, 68)
+# The 68 points by part; right and left are the subject's.
+JAW, NOSE_BRIDGE, NOSE_BASE = slice(0, 17), slice(27, 31), slice(31, 36)
+RIGHT_BROW, LEFT_BROW, BROWS = slice(17, 22), slice(22, 27), slice(17, 27)
+RIGHT_EYE, LEFT_EYE, EYES = slice(36, 42), slice(42, 48), slice(36, 48)
+OUTER_LIPS, INNER_LIPS, LIPS = slice(48, 60), slice(60, 68), slice(48, 68)
+CHIN, NOSE_TOP, NOSE_TIP, NOSE = 8, 27, 30, 33  # NOSE: the middle of its base
+UPPER_LIDS, LOWER_LIDS = [37, 38, 43, 44], [41, 40, 47, 46]  # each faces one of the other
+UPPER_LIP, LOWER_LIP = [61, 62, 63], [67, 66, 65]  # inner edges, likewise
+# The lines of a drawn face: outline and nose; eyes; lips. Each is a run of points, and whether it
+# closes.
+LINES = (
+    tuple((part, False) for part in (JAW, RIGHT_BROW, LEFT_BROW, NOSE_BRIDGE, NOSE_BASE)),
+    tuple((part, True) for part in (RIGHT_EYE, LEFT_EYE)),
+    tuple((part, True) for part in (OUTER_LIPS, INNER_LIPS)),
+)
 
 
 @dataclass(frozen=True)
@@ -110,3 +123,34 @@ def pose(h: Tensor, X: Tensor) -> Tensor:
 def project(X: Tensor | np.ndarray) -> Tensor | np.ndarray:
     """Camera points (..., 3), metres -> image coordinates (..., 2) in the unit square."""
     return 0.5 + FOCAL * X[..., :2] / X[..., 2:]
+
+
+def in_image(h: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Frontal landmarks l (T, 68, 3) in metres under poses h (T, 6) -> the image, (T, 68, 2) in
+    units of its side."""
+    h, landmarks = (torch.from_numpy(np.asarray(x, np.float32)) for x in (h, landmarks))
+    return project(pose(h, landmarks)).numpy()
+
+
+@cache
+def _expression_basis() -> tuple[Tensor, Tensor]:
+    """S_mean (204,) and B_exp (204, 40) of eq. 1 at the 68 points, metres."""
+    mean, _, B_exp = FaceModel.load().at_mediapipe()
+    return torch.from_numpy(mean[MP_68]).flatten(), torch.from_numpy(B_exp[MP_68]).flatten(0, 1)
+
+
+def expression(landmarks: Tensor, sigma: float = 1e-5) -> Tensor:
+    """The likeliest F_exp (..., 40) of eq. 1 for frontal landmarks (..., 68, 3) of the mean head.
+
+    Each coordinate is known within `sigma` metres and F_exp is N(0, 1): a regularised least
+    squares in closed form. The landmarks that `track` makes give back their own F_exp.
+    """
+    mean, B = (x.double() for x in _expression_basis())
+    inverse = torch.linalg.solve(B.T @ B + sigma**2 * torch.eye(B.shape[1]), B.T)
+    return ((landmarks.flatten(-2) - mean) @ inverse.T).to(landmarks.dtype)
+
+
+def expression_landmarks(F_exp: Tensor) -> Tensor:
+    """Eq. 1 at the 68 points for the mean head: F_exp (..., 40) -> landmarks (..., 68, 3)."""
+    mean, B = _expression_basis()
+    return (mean + F_exp @ B.T).unflatten(-1, (68, 3))

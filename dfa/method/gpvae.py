@@ -14,11 +14,16 @@ Table 4's other rows are the same class with its two switches moved: another net
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+
+from ..recipe import Recipe, digest
+from ..training import random_windows, train
 
 POSE = 6  # the first channels of x are h, the rest f_e
 WINDOW = 100  # frames of a training window, T
@@ -34,11 +39,16 @@ VARIANTS = {  # table 4: its names, and the two switches
 # ------------------------------------------------------------------------- Gaussians in time
 
 
+def cauchy(lag, length_scale, variance=1.0):
+    """σ² (1 + lag²/ℓ²)⁻¹, the covariance of eq. 7; tensors or arrays that broadcast."""
+    return variance / (1 + (lag / length_scale) ** 2)
+
+
 def cauchy_kernel(T: int, length_scale: float, variance: float = 1.0, jitter: float = JITTER):
-    """K_ij = σ² (1 + (i - j)²/ℓ²)⁻¹ + jitter δ_ij over frames, (T, T) in double precision."""
+    """K_ij = σ² (1 + (i - j)²/ℓ²)⁻¹ + jitter δ_ij (eq. 7) over frames, (T, T) in float64."""
     t = torch.arange(T, dtype=torch.float64)
-    lag = (t[:, None] - t) / length_scale
-    return variance / (1 + lag**2) + jitter * torch.eye(T, dtype=torch.float64)
+    K = cauchy(t[:, None] - t, length_scale, variance)
+    return K + jitter * torch.eye(T, dtype=torch.float64)
 
 
 def cholesky(K: Tensor) -> Tensor:
@@ -69,7 +79,7 @@ def posterior_decay(phi_logit: Tensor) -> Tensor:
 
 
 def posterior_sample(mean: Tensor, sigma: Tensor, P: Tensor | None, generator=None) -> Tensor:
-    """The reparameterization trick: mean (B, T, D) + P diag(σ) ε, or mean + σ ε without P."""
+    """The reparameterization trick (eq. 5): mean (B, T, D) + P diag(σ) ε, or mean + σ ε without P."""
     eps = torch.randn(mean.shape, generator=generator).to(mean.device)
     if P is None:
         return mean + sigma * eps
@@ -344,3 +354,37 @@ class AttributeVAE(nn.Module):
 def rice_length(rate: float) -> float:
     """ℓ, frames, with which the Cauchy process crosses zero upward `rate` times a frame."""
     return 1 / (math.sqrt(2) * math.pi * rate)
+
+
+def at_home(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[h ; f_e] (T, 14) around the person's own place, and that place (14,): the mean pose, and the
+    median eye code, which is open eyes. How somebody's eyes look is not how they move."""
+    home = torch.cat([x[:, :POSE].mean(0), x[:, POSE:].median(0).values])
+    return x - home, home
+
+
+@dataclass(frozen=True)
+class VAERecipe(Recipe):
+    """A VAE's training."""
+
+    lr: float = 2e-3
+    batch: int = 8  # windows a step
+    variant: str = "Trans GP-VAE"  # of `VARIANTS`
+    beta: float = 0.3  # weight of the KL term
+
+
+def train_vae(
+    x: list[Tensor], recipe: VAERecipe, path: Path, seed: int
+) -> tuple[AttributeVAE, list[dict]]:
+    """A row of table 4 on the (T, 14) attributes of all corpus subjects (eq. 4-8), and its
+    history."""
+    torch.manual_seed(seed)
+    vae, x = AttributeVAE(*VARIANTS[recipe.variant]), [at_home(s)[0] for s in x]
+    vae.fit_scale(x)
+
+    def loss(g: torch.Generator) -> tuple[Tensor, dict]:
+        windows = [x[i][s : s + WINDOW] for i, s in random_windows(x, WINDOW, recipe.batch, g)]
+        return vae.loss(torch.stack(windows), g, recipe.beta)  # (batch, WINDOW, 14)
+
+    data, label = digest(*x), recipe.variant
+    return vae, train(vae, loss, recipe, path=path, seed=seed, data=data, label=label)

@@ -1,21 +1,25 @@
-"""Audio-lip synchronisation (section 3.3, eq. 3) and the Sync expert of the evaluation.
+"""Audio-lip synchronisation (section 3.3, eq. 3).
 
-E_a hears MFCC and must point the same way as the mouth code f_m of the same moment. The expert is a
-SyncNet (Chung & Zisserman 2016) on pixels: it judges, and no stage of the method learns from it.
+The audio encoder E_a turns MFCC into f_a, which must point the same way as the mouth code f_m of
+the same moment, and of no other.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio import N_MFCC, PER_FRAME
+from ..recipe import Recipe, digest
+from ..training import random_windows, train
+from .audio import N_MFCC, mfcc, variants
 from .disentangle import DIM_M
 
 DIM_A = 64
-MAX_OFFSET = 15  # frames either way, SyncNet's search
 NEAREST, FARTHEST = 2, 19  # frames by which a negative of the same video is shifted
 
 
@@ -134,118 +138,48 @@ def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tens
     return mfcc, f_m
 
 
-class SyncExpert(nn.Module):
-    """SyncNet's two towers, narrow: 5 frames of mouth (48x64 grey) and 20 MFCC vectors -> 256-d."""
-
-    FRAMES, HEIGHT, WIDTH, DIM = 5, 48, 64, 256
-
-    def __init__(self, w: int = 24):
-        super().__init__()
-
-        def conv(c_in: int, c_out: int, stride: tuple[int, int] | int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False),
-                nn.BatchNorm2d(c_out),
-                nn.ReLU(),
-            )
-
-        self.video_tower = nn.Sequential(
-            conv(self.FRAMES, w, 2), conv(w, 2 * w, 2), conv(2 * w, 4 * w, 2),
-            conv(4 * w, 4 * w, 2),
-            nn.Flatten(), nn.Linear(4 * w * 3 * 4, self.DIM),
-        )  # fmt: skip
-        self.audio_tower = nn.Sequential(
-            conv(1, w, (1, 1)), conv(w, 2 * w, 2), conv(2 * w, 4 * w, 2), conv(4 * w, 4 * w, 2),
-            nn.Flatten(), nn.Linear(4 * w * 3 * 3, self.DIM),
-        )  # fmt: skip
-
-    def video(self, mouths: Tensor) -> Tensor:
-        """(T, 48, 64) grey mouths in 0..1 -> (T - 4, 256), one embedding for each 5 frames."""
-        windows = mouths.unfold(0, self.FRAMES, 1).permute(0, 3, 1, 2)  # (T-4, 5, H, W)
-        # brightness and contrast of a skin say nothing about sync
-        centred = windows - windows.mean((1, 2, 3), keepdim=True)
-        return self.video_tower(centred / centred.std((1, 2, 3), keepdim=True).clamp_min(1e-3))
-
-    def audio(self, mfcc: Tensor) -> Tensor:
-        """(4T, 20) MFCC -> (T - 4, 256)."""
-        windows = mfcc.unfold(
-            0, self.FRAMES * PER_FRAME, PER_FRAME
-        )  # (T-4, 20 coefficients, 20 steps)
-        return self.audio_tower(windows.unsqueeze(1))
-
-
-def expert_loss(expert: SyncExpert, mouths: list[Tensor], mfccs: list[Tensor]) -> Tensor:
-    """Which of the sounds around (and of other clips) belongs to these 5 frames? Cross-entropy over
-    minus the L2 distances, SyncNet's metric, both ways. Lists of (T, 48, 64) and (4T, 20)."""
-    v = torch.cat([expert.video(m) for m in mouths])
-    a = torch.cat([expert.audio(m) for m in mfccs])
-    logits = -torch.cdist(v, a)
-    target = torch.arange(len(v), device=v.device)
-    return F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)
-
-
-def mouth_crops(frames: np.ndarray, points: np.ndarray) -> Tensor:
-    """Grey mouths, upright and of one size, as the expert sees them.
-
-    Args:
-        frames: (T, S, S, 3) uint8. points: (T, 68, 2) tracked points in unit coordinates.
-
-    Returns (T, 48, 64) float32 in 0..1; 64 pixels are 1.1 inter-ocular distances wide.
+def augmented(
+    f_m: list[Tensor], audio: list[np.ndarray], seed: int, n: int = 6
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mouth codes (T, 32) and sounds (640 T,) of many people -> each pair as it is and `n` times
+    disturbed (`audio.variants`): codes (T', 32) and MFCC (4T', 20), 1 + n of each person in turn.
     """
-    import cv2
-
-    side, out = frames.shape[1], []
-    eyes = np.stack([points[:, 36:42].mean(1), points[:, 42:48].mean(1)], 1) * side  # (T, 2, 2)
-    axis = eyes[:, 1] - eyes[:, 0]
-    # the size is the clip's, not the frame's: a mouth must not pulse with the eyes' noise
-    scale = SyncExpert.WIDTH / (1.1 * np.median(np.linalg.norm(axis, axis=1)))
-    # the nose base is a steadier anchor than the lips, whose movement is the message
-    anchor = points[:, 33] * side
-    for t in range(len(frames)):
-        c, s = axis[t] / np.linalg.norm(axis[t]) * scale
-        turn = np.array([[c, s], [-s, c]])
-        centre = np.array([SyncExpert.WIDTH / 2, SyncExpert.HEIGHT * 0.2])
-        matrix = np.concatenate([turn, (centre - turn @ anchor[t])[:, None]], 1)
-        grey = cv2.cvtColor(frames[t], cv2.COLOR_RGB2GRAY)
-        out.append(
-            cv2.warpAffine(
-                grey, matrix, (SyncExpert.WIDTH, SyncExpert.HEIGHT), borderMode=cv2.BORDER_REPLICATE
-            )
-        )
-    return torch.from_numpy(np.stack(out)).float() / 255
+    codes, sounds = [], []
+    for i, (m, a) in enumerate(zip(f_m, audio, strict=True)):
+        rng = np.random.default_rng([seed, i])
+        pairs = [(mfcc(a, len(m)), m.numpy()), *variants(a, m.numpy(), n, rng)]
+        sounds += [torch.from_numpy(a) for a, _ in pairs]
+        codes += [torch.from_numpy(m) for _, m in pairs]
+    return codes, sounds
 
 
-def offset_distances(v: Tensor, a: Tensor) -> Tensor:
-    """L2 distances of (T, D) embeddings over the offsets -15 .. 15, (T, 31).
+@dataclass(frozen=True)
+class SyncRecipe(Recipe):
+    """E_a's training; `loss` and `context` as in `SyncModel`."""
 
-    Column k compares video t with audio t + k - 15; nan where that lies outside the clip.
-    """
-    T = len(v)
-    audio = torch.full((T + 2 * MAX_OFFSET, a.shape[1]), float("nan"))
-    audio[MAX_OFFSET : MAX_OFFSET + T] = a[:T]
-    return torch.stack([(v - audio[k : k + T]).norm(dim=1) for k in range(2 * MAX_OFFSET + 1)], 1)
-
-
-def confidence(distances: Tensor) -> tuple[float, int]:
-    """SyncNet's confidence (median minus minimum of the mean distance) and the offset in frames;
-    (nan, 0) where there is no distance at all."""
-    curve = distances.nanmean(0)
-    # an offset that less than half of the frames can see says nothing
-    seen = (distances.isfinite().float().mean(0) >= 0.5).nonzero()[:, 0]
-    curve = curve[seen]
-    if not len(curve):  # no face was found in any frame
-        return float("nan"), 0
-    return float(curve.median() - curve.min()), int(seen[curve.argmin()]) - MAX_OFFSET
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    batch: int = 24  # clips a step
+    window: int = 50  # frames of a clip
+    loss: str = "paper"
+    context: int = 2
 
 
-def offsets(distances: Tensor, seconds: float = 2.0) -> list[int]:
-    """The best offset, in frames, of each clip of that length of a video with (T, 31) distances."""
-    n = int(seconds * 25)
-    clips = [d for d in distances.split(n) if len(d) >= 0.9 * n]
-    return [int(d.nanmean(0).nan_to_num(torch.inf).argmin()) - MAX_OFFSET for d in clips]
+def train_sync(
+    f_m: list[Tensor], sounds: list[Tensor], recipe: SyncRecipe, path: Path, seed: int
+) -> tuple[SyncModel, list[dict]]:
+    """E_a on the mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects (eq. 3), and its
+    history."""
+    torch.manual_seed(seed)
+    model, n = SyncModel(recipe.loss, recipe.context), recipe.window
+    model.f_m_std.copy_(torch.cat(f_m).std(0))
 
+    def loss(g: torch.Generator) -> tuple[Tensor, dict]:
+        cuts = list(random_windows(f_m, n, recipe.batch, g))
+        a = torch.stack([sounds[i][4 * s : 4 * (s + n)] for i, s in cuts])  # (B, 4n, 20)
+        m = torch.stack([f_m[i][s : s + n] for i, s in cuts])  # (B, n, 32)
+        a, m = augment(a, m, g)
+        return model.loss(model.audio(a), model.mouth(m)), {}
 
-def offset_hits(distances: Tensor, seconds: float = 2.0, tolerance: int = 1) -> list[bool]:
-    """Of each clip of that length of an aligned video: is its best offset within `tolerance` frames
-    of the truth, 0?"""
-    return [abs(offset) <= tolerance for offset in offsets(distances, seconds)]
+    data = digest(*f_m, *sounds)
+    return model, train(model, loss, recipe, path=path, seed=seed, data=data, label="E_a")

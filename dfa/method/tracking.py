@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,8 +21,17 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from ..media import (
+    FPS,
+    InputError,
+    iter_frames,
+    sha256,
+    square,
+)
+from ..recipe import code_of, digest
+from ..recording import Attributes
+from . import face
 from .face import FOCAL, LEFT_EYE, MP_68, RIGHT_EYE, FaceModel, matrix_to_euler
-from .media import FPS, InputError, atomic, iter_frames, square
 
 SHORTEST = 2.0  # seconds: less shows neither blinks nor enough of the face's shape
 LONGEST_GAP = 0.4  # seconds without a face that are filled by interpolation
@@ -37,40 +46,6 @@ IDENTITY_FRAMES = 64  # frames from which the identity is fitted
 POINT_NOISE = 0.002  # units of the image, by which a point strays wherever it lies
 CORRELATED, REPEATED = 25.0, 30.0
 POSE_SMOOTHING = 1.0  # frames, standard deviation; expressions are not smoothed: blinks are short
-
-
-@dataclass
-class Attributes:
-    """What `track` finds in a video of T frames."""
-
-    h: np.ndarray  # (T, 6) pitch, yaw, roll (radians), t (metres): X_camera = R x + t
-    F_exp: np.ndarray  # (T, K_exp)
-    F_id: np.ndarray  # (K_id,)
-    landmarks: np.ndarray  # (T, 68, 3) l = (S_mean + B_exp F_exp) at the iBUG points, metres
-    points: np.ndarray  # (T, 68, 2) the tracked points, in units of the square image
-    ear: np.ndarray  # (T,) eye-aspect ratio, mean of both eyes
-    lost: np.ndarray  # (T,) bool, frames without a face, filled by interpolation
-    crop: np.ndarray  # (3,) x0, y0, side of the square image in the video's pixels
-    h_raw: np.ndarray  # (T, 6) pose from mediapipe's own 3-D points, to compare h with
-
-    def __len__(self) -> int:
-        return len(self.h)
-
-    def save(self, path: str | Path) -> None:
-        """Write an npz (no pickles), whole or not at all."""
-        with atomic(path) as part, open(part, "wb") as file:
-            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Attributes:
-        """Read what `save` wrote; InputError where the file is something else."""
-        if not Path(path).is_file():
-            raise InputError(f"{path} does not exist: make it with `dfa track VIDEO -o {path}`")
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return cls(**{f.name: data[f.name] for f in fields(cls)})
-        except (KeyError, ValueError, OSError, EOFError, AttributeError) as error:
-            raise InputError(f"{path} is no output of `dfa track`: make it again") from error
 
 
 # --------------------------------------------------------------------------------- detection
@@ -211,7 +186,7 @@ def _bar(frames: Iterable[np.ndarray], progress: bool, what: str) -> Iterable[np
 
 
 class Fit:
-    """Gauss-Newton on the distance between projected model points and tracked image points.
+    """Eq. 1, fitted: Gauss-Newton on the distance between projected model points and tracked ones.
 
     Unknowns are a rotation and translation a frame, F_exp a frame, and one F_id. Gaussian priors
     keep F_exp and F_id near the faces that the bases were made of.
@@ -364,3 +339,21 @@ def _filled(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     at, flat = np.flatnonzero(~lost), values.reshape(len(values), -1)
     columns = [np.interp(np.arange(len(lost)), at, c) for c in flat.T]
     return np.stack(columns, 1).reshape(len(lost), *values.shape[1:])
+
+
+@cache
+def tracker() -> str:
+    """The identity of the code and the face model that track, SHA-256."""
+    return digest(code_of(track), sha256(face.FILE))
+
+
+def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attributes:
+    """Attributes of a video, from `path` if this tracker tracked this very video before."""
+    key = digest(sha256(video), seconds, tracker())
+    marker = path.with_suffix(".key")
+    if not (path.exists() and marker.exists() and marker.read_text() == key):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        marker.unlink(missing_ok=True)
+        track(video, seconds=seconds).save(path)
+        marker.write_text(key)
+    return Attributes.load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain as joined
 from pathlib import Path
 
 import cv2
@@ -16,23 +17,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
 
-from . import provenance
-from .disentangle import EYE_POINTS, MOUTH_POINTS, expression
-from .face import FaceModel, pose, project
-from .media import write_video
+from .. import machine
+from ..media import write_video
+from ..method.disentangle import EYE_POINTS, MOUTH_POINTS
+from ..method.face import INNER_LIPS, LINES, FaceModel, expression, pose, project
+from .provenance import DPI
 
-# the polylines of the 68 iBUG points: jaw, brows, nose bridge, nose, eyes, outer and inner lips
-LINES = [
-    (0, 17, 0),
-    (17, 22, 0),
-    (22, 27, 0),
-    (27, 31, 0),
-    (31, 36, 0),
-    (36, 42, 1),
-    (42, 48, 1),
-    (48, 60, 1),
-    (60, 68, 1),
-]
 MOUTH, EYES = "#c2453b", "#1f6f8b"
 SKIN, INSIDE = np.array([0.9, 0.86, 0.82]), np.array([0.22, 0.17, 0.17])
 LIGHT = np.array([-0.35, -0.45, -0.82])  # from the viewer's upper left
@@ -40,10 +30,10 @@ LIGHT = np.array([-0.35, -0.45, -0.82])  # from the viewer's upper left
 
 def draw_landmarks(ax: Axes, points: np.ndarray, title: str = "", alpha: float = 1.0) -> None:
     """Draw (68, 2 or 3) landmarks, y down: mouth points red, eye points blue."""
-    for first, last, closed in LINES:
-        i = [*range(first, last), *([first] if closed else [])]
-        colour = EYES if first in EYE_POINTS else MOUTH
-        ax.plot(points[i, 0], points[i, 1], "-", color=colour, lw=1.2, alpha=alpha)
+    for part, closed in joined(*LINES):
+        line = points[part] if not closed else np.append(points[part], points[part][:1], axis=0)
+        colour = EYES if part.start in EYE_POINTS else MOUTH
+        ax.plot(line[:, 0], line[:, 1], "-", color=colour, lw=1.2, alpha=alpha)
     for index, colour in ((MOUTH_POINTS, MOUTH), (EYE_POINTS, EYES)):
         ax.plot(points[index, 0], points[index, 1], ".", color=colour, ms=2.5, alpha=alpha)
     ax.set_aspect("equal")
@@ -70,9 +60,9 @@ def landmark_video(
 
     def frame(points: np.ndarray) -> np.ndarray:
         image = np.full((size, size, 3), 255, np.uint8)
-        for first, last, closed in LINES:
-            colour = colours[first in EYE_POINTS]
-            cv2.polylines(image, [points[first:last]], bool(closed), colour, 2, cv2.LINE_AA, 4)
+        for part, closed in joined(*LINES):
+            colour = colours[part.start in EYE_POINTS]
+            cv2.polylines(image, [points[part]], closed, colour, 2, cv2.LINE_AA, 4)
         return image
 
     write_video(path, map(frame, corners), audio)
@@ -143,28 +133,46 @@ def draw_face(
     vertices, colour = face_mesh(landmarks), SKIN
     if before is not None:
         colour = tint(np.linalg.norm(vertices - face_mesh(before), axis=1))
-    lips = landmarks[60:68, :2]
+    lips = landmarks[INNER_LIPS, :2]
     ax.fill(*(lips.mean(0) + 1.3 * (lips - lips.mean(0))).T, color=INSIDE)  # behind the mesh
     draw_mesh(ax, vertices, FaceModel.load().faces, title, colour)
     ax.set(xlim=(-0.09, 0.09), ylim=(0.125, -0.07))
 
 
 def frame_grid(
-    rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), titles: Sequence[str] = ()
+    rows: Sequence[Sequence[np.ndarray]],
+    labels: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    side: int = 128,
 ) -> Figure:
-    """Rows of equally many (S, S, 3) frames, a label before each row, a title over each column."""
+    """Rows of equally many frames (H, W, 3) of one size, a label before each row.
+
+    There is a title over each column or, where there are as many titles as frames, over each
+    frame. A frame of `side` pixels width is drawn pixel by pixel in the PNG, a larger one smaller,
+    one of half the width or less a whole number of times as large.
+    """
     n, m = len(rows), len(rows[0])
-    fig, axes = plt.subplots(n, m, figsize=(0.9 * m + 0.6, 0.9 * n + 0.3), squeeze=False)
+    height, width = np.shape(rows[0][0])[:2]
+    scale = max(1, side // width) if width <= side else side / width
+    w, h, gap = scale * width / DPI, scale * height / DPI, 4 / DPI
+    head = 0.17 if titles else 0.0  # inches, as all of these
+    between = gap + (head if len(titles) > m else 0.0)
+    whole = m * (w + gap) - gap, n * (h + between) - between + head
+    fig = plt.figure(figsize=whole)
     for i, row in enumerate(rows):
         for j, frame in enumerate(row):
-            axes[i, j].imshow(frame)
-            axes[i, j].set_xticks([])
-            axes[i, j].set_yticks([])
+            bottom = whole[1] - head - i * (h + between) - h
+            place = j * (w + gap) / whole[0], bottom / whole[1], w / whole[0], h / whole[1]
+            ax = fig.add_axes(place, xticks=[], yticks=[])
+            ax.imshow(frame, interpolation="nearest" if width <= side else "antialiased")
+            ax.spines[:].set_linewidth(0.4)
+            if i * m + j < len(titles):
+                ax.set_title(titles[i * m + j], fontsize=7, pad=3)
         if labels:
-            axes[i, 0].set_ylabel(labels[i], fontsize=6)
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=6)
-    fig.subplots_adjust(0.07, 0.06, 0.995, 0.94, 0.03, 0.03)
+            style = dict(ha="right", va="center", fontsize=7)
+            fig.axes[-m].annotate(
+                labels[i], (0, 0.5), (-4, 0), "axes fraction", textcoords="offset points", **style
+            )
     return fig
 
 
@@ -219,17 +227,23 @@ def learning_curve(
 
 
 def training_curves(table: pd.DataFrame) -> Figure:
-    """The columns of `dfa.comparison.curves`: a panel for each method's part, a line a subject."""
+    """The columns of `curves` of dfa.evaluation.comparison, in two rows.
+
+    A panel for each method's part, a line a subject.
+    """
     panels = list(table.groupby(["method", "part"], sort=False))
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.0 * len(panels), 2.1), squeeze=False)
-    for ax, ((method, part), lines) in zip(axes[0], panels, strict=True):
+    columns = (len(panels) + 1) // 2
+    fig = plt.figure(figsize=(2.3 * columns + 0.2, 4.2), layout="constrained")
+    for k, ((method, part), lines) in enumerate(panels):
+        ax = fig.add_subplot(2, columns, k + 1)
         for name, line in lines.groupby("testset", sort=False):
             ax.plot(line.step, line.objective, lw=0.8, label=name)
-        ax.set_title(f"{method}: {part}", fontsize=7)
-        ax.tick_params(labelsize=5)
-        ax.set_xlabel("step", fontsize=6)
-    axes[0, 0].legend(fontsize=5)
-    fig.tight_layout()
+        ax.set_title(f"{method}: {part}", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.set_xlabel("step", fontsize=7)
+        if k % columns == 0:
+            ax.set_ylabel("objective", fontsize=7)
+    fig.axes[0].legend(fontsize=7)
     return fig
 
 
@@ -239,7 +253,7 @@ def interact(**controls: object) -> Callable:
     Nobody moves a slider there, a reader of the copy sees a picture, and a widget that captures
     output can hang the client that runs the cells (jupyter/nbclient, issue 312).
     """
-    if not provenance.attended():
+    if not machine.attended():
 
         def once(function: Callable) -> Callable:
             function()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .media import InputError
-from .provenance import manifest, sha256
+from ..media import InputError, sha256
+from .provenance import manifest
 
 
 def find(what: str, root: Path, profile: str = "quick") -> dict:

@@ -6,82 +6,36 @@ A notebook opens one `Run` and saves everything through it:
     run.save_figure(fig, "figure3", paper="Figure 3", data=frame)
     run.save_table(frame, "disentanglement")
 
-`python -m dfa.provenance figures/quick` prints table 2 and where to look.
+`python -m dfa.report figures/quick` prints table 2 and where to look.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
-import yaml
 
-from . import __version__
-from .media import InputError, atomic
+from .. import __version__
+from ..captures import SAMPLES
+from ..machine import commit_of, device_name, root
+from ..media import atomic, sha256
 
 if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-SAMPLES = "sample captures, synthetic actors"
-TRUTH, OURS = "Ground Truth", "DFA-NeRF"  # as the paper's tables have them, in its order
-RIVALS = ("ATVG", "MakeItTalk", "Wav2Lip", "LSP", "AD-NeRF")
-METHODS = (*RIVALS, OURS)
-KEYS = ["testset", "method", "metric"]
-COLUMNS = [*KEYS, "paper", "value", "ci_low", "ci_high", "n"]  # of every long-form table
-# How a metric is printed: its name with the better direction, and decimals as in the paper.
-METRICS = {
-    "psnr": ("PSNR ↑", 2),
-    "ssim": ("SSIM ↑", 3),
-    "lmd": ("LMD ↓", 2),
-    "sync": ("Sync ↑", 2),
-    "blinks_per_s": ("Blinks/s", 2),
-    "d_rot": ("D-Rot % ↓", 2),
-    "d_pos": ("D-Pos % ↓", 2),
-    "d_rot_deg": ("D-Rot ° ↓", 2),
-    "d_pos_mm": ("D-Pos mm ↓", 2),
-    "crps": ("CRPS % ↓", 2),
-    "speed_ratio": ("Speed, of real", 2),
-    "freeze": ("Frozen %", 1),
-}
-
-
-def attended() -> bool:
-    """Whether somebody looks at this notebook, or the workflow runs it alone."""
-    return "DFA_WORKFLOW" not in os.environ
-
-
-def root() -> Path:
-    """The repo: the nearest folder from the current one upward that holds the Snakefile.
-
-    A notebook runs with the root as its folder under papermill, with notebooks/ in JupyterLab.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "Snakefile").is_file() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise InputError(f"{here} is not inside the dfa repo: run this from its top folder")
-
-
-def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+DPI = 110  # of a PNG: a page shows it as large as it is
 
 
 def start(
@@ -112,7 +66,7 @@ class Run:
         self.footer = f"profile {profile} · {data} · dfa {__version__}"
         self._began = time.monotonic()
         seeds = [seed] if isinstance(seed, int) else list(seed)
-        commit, dirty = _commit(self.root)
+        commit, dirty = commit_of(self.root)
         self._entry = {
             "notebook": notebook,
             "parameters": {"profile": profile, "seed": seeds[0], "device": device, **parameters},
@@ -132,19 +86,15 @@ class Run:
         the bytes depend on the drawing and on what it was drawn from and by alone. `paper` names
         what it answers to: "Figure 3".
         """
-        for old in [text for text in fig.texts if text.get_gid() == "provenance"]:
-            old.remove()  # saved twice, said once
-        fig.text(
-            0.99, -0.01, self.footer, ha="right", va="top", size=6, color="0.4", gid="provenance"
-        )
+        add_footer(fig, self.footer)
         png, pdf = self.folder / f"{id}.png", self.folder / f"{id}.pdf"
         origin = json.dumps({"id": id, "paper": paper, "cell": _cell(), **self._entry}, default=str)
         undated = {"CreationDate": None, "Creator": None, "Producer": None, "Subject": origin}
-        for path, metadata in ((png, {"Software": None, "Description": origin}), (pdf, undated)):
-            with atomic(path) as part:
-                fig.savefig(part, dpi=150, bbox_inches="tight", metadata=metadata)
-                if path == pdf:
-                    _photos_as_jpeg(part)
+        with atomic(png) as part:
+            _write_png(fig, part, origin)
+        with atomic(pdf) as part:
+            fig.savefig(part, dpi=150, bbox_inches="tight", metadata=undated)
+            _photos_as_jpeg(part)
         outputs = [png, pdf]
         if data is not None:
             outputs.append(self.folder / f"{id}.csv")
@@ -168,6 +118,8 @@ class Run:
         """
         from great_tables import GT
         from IPython.display import HTML
+
+        from .tables import long_form, wide
 
         if "metric" in table.columns:
             table = long_form(table)
@@ -244,118 +196,6 @@ def manifest(folder: str | Path) -> list[dict]:
 # ------------------------------------------------------------------------------------- tables
 
 
-def reported(table: str) -> pd.DataFrame:
-    """What the paper prints in `table` ("table2", ...), long-form: testset, method, metric, paper.
-
-    The paper's testsets A and B (May, Obama2) stand beside our subject_a and subject_b: alike in
-    role, not in data. Where a table names no testset, `testset` is "".
-    """
-    rows = [
-        (testset, method, metric, value)
-        for testset, methods in _reported()[table].items()
-        for method, values in methods.items()
-        for metric, value in values.items()
-    ]
-    frame = pd.DataFrame(rows, columns=[*KEYS, "paper"])
-    names = {"testset_a": "subject_a", "testset_b": "subject_b", "all": ""}
-    return frame.assign(testset=frame["testset"].map(names))
-
-
-def reported_aspects() -> dict[str, dict[str, str | None]]:
-    """The paper's table 1: {method: {aspect: what it says}}, None where it prints N/A."""
-    table = _reported()["table1"]
-    return {m: dict(zip(table["columns"], row, strict=True)) for m, row in table["rows"].items()}
-
-
-def claims() -> pd.DataFrame:
-    """The paper's claims C01 to C22: id, where, says."""
-    return pd.DataFrame(_reported()["claims"])
-
-
-@cache
-def _reported() -> dict:
-    return yaml.safe_load(files("dfa").joinpath("data/reported.yaml").read_text("utf-8"))
-
-
-def long_form(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the columns of `COLUMNS` in order, `protocol` after testset where given."""
-    optional = {"protocol", *COLUMNS}
-    missing = {*KEYS, "value"} - set(table.columns)
-    unknown = set(table.columns) - optional
-    if missing or unknown:
-        raise ValueError(
-            f"a long-form table lacks {sorted(missing)}, has unknown {sorted(unknown)}"
-        )
-    keys = ["testset", "protocol", "method", "metric"] if "protocol" in table else KEYS
-    table = table.reindex(columns=[*keys, *COLUMNS[len(KEYS) :]])
-    twice = table[table.duplicated(keys)]
-    if len(twice):
-        raise ValueError(f"a long-form table has a row twice: {twice[keys].iloc[0].to_dict()}")
-    return table.assign(n=table["n"].astype("Int64")).reset_index(drop=True)
-
-
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """A long-form table as the paper prints it: strings, a row per method, in the given order.
-
-    Columns are (metric, "paper") where the paper has any value, and (metric, "ours") as
-    "31.20 [30.81, 31.60]"; the index is testset, protocol where there is one, and method.
-    """
-    table = long_form(table)
-    index = [key for key in ("testset", "protocol", "method") if key in table]
-    table = table.assign(testset=table["testset"].fillna(""))
-    rows = list(dict.fromkeys(map(tuple, table[index].to_numpy())))
-    rows = sorted(rows, key=lambda row: [r[:-1] for r in rows].index(row[:-1]))
-    cells: dict[tuple, dict] = {}
-    for metric, part in table.groupby("metric", sort=False):
-        name, digits = METRICS.get(metric, (metric, None))
-        for _, row in part.iterrows():
-            key = tuple(row[k] for k in index)
-            if part["paper"].notna().any():
-                cells.setdefault((name, "paper"), {})[key] = _number(row["paper"], digits)
-            ours = _number(row["value"], digits)
-            if pd.notna(row["value"]) and pd.notna(row["ci_low"]):
-                low, high = _number(row["ci_low"], digits), _number(row["ci_high"], digits)
-                ours += f" [{low}, {high}]"
-            cells.setdefault((name, "ours"), {})[key] = ours
-    return pd.DataFrame(
-        [[column.get(row, "–") for column in cells.values()] for row in rows],
-        index=pd.MultiIndex.from_tuples(rows, names=index),
-        columns=pd.MultiIndex.from_tuples(list(cells)),
-    )
-
-
-def _number(value: float, digits: int | None) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value:.3g}" if digits is None else f"{value:.{digits}f}"
-
-
-def summary(folder: str | Path) -> str:
-    """Table 2 and where to look, as text for a terminal."""
-    folder = Path(folder)
-    path = folder / "tables" / "table2.csv"
-    if not path.exists():
-        raise InputError(f"{path} does not exist: run `make figures` first")
-    lines = [f"\nTable 2 · profile {folder.name} · {SAMPLES}"]
-    table = pd.read_csv(path)
-    for testset, part in table.groupby("testset", sort=False):
-        # One line for the paper and one for ours, so that it fits 100 columns.
-        printed = wide(part).droplevel("testset").stack(level=1, future_stack=True)
-        lines += [f"\n{testset}", printed.rename_axis([None, None]).to_string(na_rep="–")]
-    lines.append("\nours: mean [95 % interval]; paper: its own figures, on its own videos\n")
-    for what, pattern in (
-        ("videos", "*.mp4"),
-        ("figures", "*.png"),
-        ("tables", "tables/*.html"),
-        ("executed notebooks", "notebooks/*.ipynb"),
-    ):
-        found = sorted(p.name for p in folder.glob(pattern))
-        if found:
-            lines.append(f"{what:19}{(folder / pattern).parent}/  {'  '.join(found)}")
-    lines.append(f"{'where from':19}{folder / 'manifest.json'}")
-    return "\n".join(lines)
-
-
 # --------------------------------------------------------------------------------- the machine
 
 
@@ -368,39 +208,6 @@ def _cell() -> int | None:
     shell = get_ipython()
     # Not execution_count, which some versions of IPython raise before the cell and some after.
     return len(shell.user_ns["In"]) - 1 if shell is not None else None
-
-
-def _commit(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit's hash, and whether anything but the artifacts differs from it."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--", ".", ":!figures")
-    return git("rev-parse", "--verify", "HEAD"), None if status is None else bool(status)
-
-
-def device_name(device: str) -> str:
-    """A torch device in words: the model of the GPU, or of the CPU and its cores."""
-    if str(device).startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass  # not Linux
-    return f"{model}, {os.cpu_count()} cores"
 
 
 @contextmanager
@@ -416,13 +223,37 @@ def _write_text(path: Path, text: str) -> None:
         part.write_text(text, "utf-8")
 
 
+def add_footer(fig: Figure, words: str) -> Text:
+    """Write `words` below all that a figure shows, flush with its right edge; replaces the last."""
+    for old in [text for text in fig.texts if text.get_gid() == "provenance"]:
+        old.remove()
+    own = fig.dpi
+    fig.set_dpi(DPI)  # a text's size in inches depends on it a little
+    fig.draw_without_rendering()  # lays the figure out
+    box = fig.get_tightbbox()
+    fig.set_dpi(own)
+    x, y = np.array([box.x1, box.y0 - 0.06]) / fig.get_size_inches()
+    return fig.text(x, y, words, ha="right", va="top", size=6, color="0.4", gid="provenance")
+
+
+def _write_png(fig: Figure, path: Path, origin: str) -> None:
+    """Nothing shows through a figure, so three channels hold it, a tenth less than four."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    fig.savefig(drawn := BytesIO(), format="png", dpi=DPI, bbox_inches="tight")
+    told = PngInfo()
+    told.add_text("Description", origin)
+    image = Image.open(drawn).convert("RGB")
+    image.save(path, "PNG", optimize=True, pnginfo=told, dpi=(DPI, DPI))
+
+
 def _photos_as_jpeg(pdf: Path) -> None:
     """Re-encode a one-page PDF's colour images as JPEG; matplotlib's are four times as large.
 
     What is transparent stays so: the mask lies beside the colours. A file whose images have a
     palette, or would save little, keeps its bytes.
     """
-    import numpy as np
     from PIL import Image
     from pypdf import PdfWriter
     from pypdf.generic import NameObject
@@ -453,20 +284,3 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Six digits, and the same bytes everywhere."""
     with atomic(path) as part:
         table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def main() -> int:
-    """`python -m dfa.provenance FOLDER`."""
-    if len(sys.argv) != 2:
-        print("usage: python -m dfa.provenance figures/PROFILE", file=sys.stderr)
-        return 2
-    try:
-        print(summary(sys.argv[1]))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,15 @@
-"""AD-NeRF (Guo et al., ICCV 2021): a head field and a torso field, driven by DeepSpeech's kind of
-features, without control of the eyes.
+"""AD-NeRF (Guo et al., ICCV 2021): a head field and a torso field, driven by speech-recogniser
+features, without control of the eyes. Sections are those of that paper.
 
-- Sound: windows of 16 steps of a recogniser's character scores, a small network on each, and
-  self-attention over eight of them in time, which smooths (section 3.2).
-- The head is a field in the head's own space; the torso one in the space of the mean pose, told
-  the pose as a condition (section 3.3). The torso is composited over the head's picture.
+- Audio: windows of 16 steps of a recogniser's character scores. A small network encodes each
+  window; self-attention over eight windows in time smooths the result (section 3.2).
+- The head is a field in the head's own space. The torso is a field in the space of the mean pose;
+  the pose is one of its conditions (section 3.3). The torso is composited over the head's picture.
 
-Both are the `FastField` that DFA-NeRF has here, in less than half its steps each: what differs is
-the method, not the encoding. The recogniser is table 5's, not DeepSpeech. Where the head ends and
-the torso begins is read off the tracked jaw, not off a face parser.
+Differences from the paper: both fields are the `FastField` that DFA-NeRF uses here, each trained
+for less than half as many steps; so the methods are compared, not their encodings. The recogniser
+is that of table 5, not DeepSpeech. The border between head and torso comes from the tracked jaw,
+not from a face parser.
 """
 
 from __future__ import annotations
@@ -21,26 +22,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..asr import BLANK, STEPS, SpeechRecogniser
-from ..audio import mfcc
-from ..disentangle import DIM_E
-from ..face import euler_to_matrix
-from ..fields import FastField, FastTold, decibels
-from ..media import frame_count
-from ..nerf import conditions, region_weights
-from .method import Method, Recording
-from .parts import as_frames, pictures, to_and_fro
+from ..media import frame_count, to_and_fro
+from ..method.audio import mfcc
+from ..method.disentangle import DIM_E
+from ..method.face import euler_to_matrix
+from ..method.fast_field import FastField, FastTold
+from ..method.field import conditions, decibels
+from ..method.field_training import region_weights
+from ..recipe import Recipe, digest
+from ..recording import Recording
+from .method import Method
+from .parts import as_frames, pictures
+from .recogniser import BLANK, STEPS, SpeechRecogniser
 
-AROUND = STEPS // 2 - 1  # frames either way: eight windows of 16 steps, two steps a frame
-CHARACTERS = BLANK + 1
-STEPS_EACH = 400
+AROUND = STEPS // 2 - 1  # frames before and after a frame: eight windows of 16 steps, two per frame
+CHARACTERS = BLANK + 1  # scores per step of the recogniser
+RECIPE = Recipe(400, clip=None)  # of each field; the learning rates are those of `FastField`
 
 
 class AudioNet(nn.Module):
-    """Scores of 15 frames (B, 15 * 2 * 29) -> f_a (B, 16) of the one in the middle.
+    """Scores of 15 frames (B, 15 * 2 * 29) -> the audio feature f_a (B, 16) of the middle frame.
 
-    Windows go through two dense layers; the authors' four convolutions did worse in the steps that
-    there are. Attention begins on the moment itself, as the authors switch smoothing on late.
+    Section 3.2 of AD-NeRF. Each window goes through two dense layers: with so few training steps
+    they were better than the authors' four convolutions. The attention initially selects the
+    middle window, because the authors too switch smoothing on late in the training.
     """
 
     def __init__(self, dim: int = 16) -> None:
@@ -62,19 +67,19 @@ class AudioNet(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         steps = scores.view(len(scores), -1, CHARACTERS)  # (B, 30, 29)
         windows = steps.unfold(1, STEPS, 2)  # (B, 8, 29, 16)
-        f = self.windows(windows.flatten(0, 1)).view(len(scores), STEPS // 2, -1)
-        return (self.attention(f.mT)[..., None] * f).sum(1)
+        f = self.windows(windows.flatten(0, 1)).view(len(scores), STEPS // 2, -1)  # (B, 8, 16)
+        return (self.attention(f.mT)[..., None] * f).sum(1)  # (B, 16)
 
 
 class HeadField(FastField):
-    """The head, in its own space, and what is behind it."""
+    """The head in its own space, and the background."""
 
     def __init__(self, cond: Tensor, size: int) -> None:
         super().__init__(cond, size, AROUND)
         self.lips = AudioNet()
 
     def frame_of(self, h: Tensor) -> Tensor:
-        """The pose (B, 6) whose space the field lives in."""
+        """The pose (B, 6) that maps camera space to the field's space, from the poses h (B, 6)."""
         return h
 
     def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, carries: Tensor) -> Tensor:
@@ -95,26 +100,29 @@ class HeadField(FastField):
 
 
 class TorsoField(HeadField):
-    """The torso, in the space of the mean pose: nothing but its condition tells it to move."""
+    """The torso in the space of the mean pose: only its conditions make it move."""
 
     def frame_of(self, h: Tensor) -> Tensor:
         return self.h_mean.expand_as(h)
 
 
 def torso_mask(points: np.ndarray, size: int) -> np.ndarray:
-    """Where the torso is: below the jaw (T, 68, 2), and on either side below lines from its corners
-    to the height of the chin at a head's width from them. (T, size, size) bool."""
+    """Masks of the torso, (T, size, size) bool, from points (T, 68, 2) in units of the side.
+
+    The torso is below the jaw. Beside the jaw, it is below a line from each corner of the jaw that
+    falls to about the height of the chin at a head's width.
+    """
     out = np.zeros((len(points), size, size), np.uint8)
     for mask, p in zip(out, points, strict=True):
-        width, down = p[16, 0] - p[0, 0], p[8, 1] - p[33, 1]
-        sides = [p[3] + [-width, 0.6 * down], p[13] + [width, 0.6 * down]]
+        width, height = p[16, 0] - p[0, 0], p[8, 1] - p[33, 1]  # of the head; nose to chin
+        sides = [p[3] + [-width, 0.6 * height], p[13] + [width, 0.6 * height]]
         edges = [[-1, sides[0][1]], sides[0], *p[3:14], sides[1], [2, sides[1][1]], [2, 2], [-1, 2]]
         cv2.fillPoly(mask, [np.round(np.array(edges) * size * 8).astype(np.int32)], 1, shift=3)
     return out.astype(bool)
 
 
 class ADNeRF(Method):
-    """AD-NeRF on a recogniser of speech that is given."""
+    """AD-NeRF; `recogniser` is the trained speech recogniser that gives the audio features."""
 
     name, learns_from, takes = "AD-NeRF", "subject", ("pose",)
 
@@ -123,24 +131,28 @@ class ADNeRF(Method):
         self.recogniser = recogniser.eval()
 
     @torch.inference_mode()
-    def heard(self, audio: np.ndarray) -> Tensor:
-        """The recogniser's scores, two steps a frame: (T, 58)."""
+    def audio_scores(self, audio: np.ndarray) -> Tensor:
+        """The recogniser's scores of audio (640 T,), two steps per frame: (T, 58)."""
         sound = torch.from_numpy(mfcc(audio, frame_count(audio)))
         return self.recogniser([sound])[0].reshape(-1, 2 * CHARACTERS).clone()
 
-    def told(self, audio: np.ndarray, h: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What the two fields are told of each frame: the torso's the pose in place of eyes too."""
-        h, heard = torch.from_numpy(h), self.heard(audio)
-        unit = (h - self.home[0]) / self.home[1]
-        eyes = F.pad(unit.clamp(-4, 4), (0, DIM_E - 6))
-        return tuple(conditions(h, heard, e, AROUND) for e in (torch.zeros_like(eyes), eyes))
+    def field_conditions(self, audio: np.ndarray, h: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The conditions (T, D) of the head field and of the torso field, for poses h (T, 6).
+
+        A field has 8 inputs for the eyes f_e. The head field gets zeros there, because AD-NeRF does
+        not control the eyes. The torso field gets the normalised pose.
+        """
+        h, scores = torch.from_numpy(h), self.audio_scores(audio)
+        unit = (h - self.mean_std[0]) / self.mean_std[1]
+        pose = F.pad(unit.clamp(-4, 4), (0, DIM_E - 6))  # (T, 8)
+        return tuple(conditions(h, scores, e, AROUND) for e in (torch.zeros_like(pose), pose))
 
     def fit(self, corpus: list[Recording], subject: Recording) -> None:
         self.subject = subject
         points, size = torch.from_numpy(subject.attributes.points), subject.frames.shape[1]
         h = torch.from_numpy(subject.attributes.h)
-        self.home = h.mean(0), h.std(0).clamp_min(1e-3)
-        cond = self.told(subject.audio, subject.attributes.h)
+        self.mean_std = h.mean(0), h.std(0).clamp_min(1e-3)
+        cond = self.field_conditions(subject.audio, subject.attributes.h)
         torch.manual_seed(self.seed)
         self.head = HeadField(cond[0], size).to(self.device)
         self.torso = TorsoField(cond[1], size).to(self.device)
@@ -153,30 +165,30 @@ class ADNeRF(Method):
             return tuple(x.to(self.device) for x in parts)
 
         def head_loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            told, _, frames, weight, torso = batch(g)
-            image, _, coarse = self.head.layer(told, g)
-            mine = (~torso).float()
-            error = mine * (image - frames) ** 2
-            coarse = F.avg_pool2d(mine, 2) * (coarse - F.avg_pool2d(frames, 2)) ** 2
+            head_cond, _, frames, weight, torso = batch(g)
+            image, _, coarse = self.head.layer(head_cond, g)
+            mask = (~torso).float()
+            error = mask * (image - frames) ** 2
+            coarse = F.avg_pool2d(mask, 2) * (coarse - F.avg_pool2d(frames, 2)) ** 2
             return (weight * error).mean() + 0.3 * coarse.mean(), {"psnr": decibels(error)}
 
         def torso_loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            told_head, told, frames, weight, torso = batch(g)
+            head_cond, torso_cond, frames, weight, torso = batch(g)
             with torch.no_grad():
-                head = self.head.image(told_head, size)
-            image, opacity, coarse = self.torso.layer(told, g)
+                head = self.head.image(head_cond, size)
+            image, opacity, coarse = self.torso.layer(torso_cond, g)
             error = (torch.lerp(head, image, opacity) - frames) ** 2
             coarse = F.avg_pool2d(torso.float(), 2) * (coarse - F.avg_pool2d(frames, 2)) ** 2
             return (weight * error).mean() + 0.3 * coarse.mean(), {"psnr": decibels(error)}
 
+        data = digest(subject.digest, *cond)
         for what, field, loss in (
             ("head", self.head, head_loss),
             ("torso", self.torso, torso_loss),
         ):
-            self.learn(
-                what, field, loss, STEPS_EACH, field.parameter_groups(),
-                inputs=subject.digest, clip=None, warmup=field.warmup,
-            )  # fmt: skip
+            uses = [self.head] if field is self.torso else []
+            groups = field.parameter_groups()
+            self.learn(what, field, loss, RECIPE, data, groups, uses)
 
     @torch.inference_mode()
     def render(
@@ -186,10 +198,14 @@ class ADNeRF(Method):
         eyes: Recording | None = None,
         size: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Poses that nobody gives are those of the training part, in order. Any `size`."""
+        """As `Method.render`, with frames of any `size`.
+
+        Without `pose` the head moves as in the training recording, forwards and backwards.
+        """
         size = size or self.subject.frames.shape[1]
-        told = self.told(audio, to_and_fro((pose or self.subject).attributes.h, frame_count(audio)))
-        for head, torso in zip(*(c.to(self.device).split(8) for c in told), strict=True):
+        h = to_and_fro((pose or self.subject).attributes.h, frame_count(audio))
+        cond = self.field_conditions(audio, h)
+        for head, torso in zip(*(c.to(self.device).split(8) for c in cond), strict=True):
             over, opacity, _ = self.torso.layer(torso)
             if size != over.shape[-1]:
                 over = self.torso.image(torso, size)

@@ -1,4 +1,4 @@
-"""DFA-NeRF itself behind the rivals' interface: what `dfa fit` or notebooks 02 to 05 trained."""
+"""DFA-NeRF with the rivals' interface. The model is one that `dfa fit` or notebooks 02-05 trained."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..media import frame_count
-from ..talk import Corpus, Subject, sample_personal
+from ..media import frame_count, to_and_fro
+from ..method.talking_head import Corpus, Subject
+from ..recording import Recording
 from ..training import seconds_spent
-from .method import Method, Recording
-from .parts import to_and_fro
+from .method import Method
 
 
 class DFANeRF(Method):
-    """A subject's model, read from `folder`, and the corpus networks that it rests on."""
+    """A subject's model, read from `folder`, and the corpus networks that it needs.
+
+    Args:
+        folder: of the subject's model. corpus: the networks trained on the corpus.
+    """
 
     name, learns_from = "DFA-NeRF", "subject"
     takes, own = ("pose", "eyes"), ("heads", "eyes")
@@ -26,9 +30,11 @@ class DFANeRF(Method):
         self.corpus = corpus
 
     def fit(self, corpus: list[Recording], subject: Recording) -> None:
-        self.subject = Subject.load(self.folder, self.corpus, subject.frames.shape[1])
-        # their mean pose and beginning of pose: of the training part
-        self.subject.x = self.subject.x[: len(subject)]
+        """Load the model that was fitted on the subject's training recording.
+
+        Raises InputError if it is missing.
+        """
+        self.subject = Subject.load(self.folder, self.corpus)
         self.field, self.sync = self.subject.field, self.corpus.sync
         for name in ("field", "personal"):
             self.seconds[name] = seconds_spent(self.folder / f"{name}.safetensors")
@@ -40,15 +46,16 @@ class DFANeRF(Method):
         eyes: Recording | None = None,
         size: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Head motion and eyes that nobody gives are sampled. Any `size`."""
+        """As `Method.render`, with frames of any `size`.
+
+        Without `pose` the head motion is sampled, without `eyes` the eyes are.
+        """
         n, personal = frame_count(audio), None
         if pose and eyes:
             personal = self.subject.x.new_empty(n, self.subject.x.shape[1])
         elif pose or eyes:
             f_a = self.corpus.f_a(audio, n)
-            personal = sample_personal(
-                self.corpus, self.subject.cme, self.subject.x, f_a, self.seed
-            )
+            personal = self.subject.sample(f_a, self.seed)
         if pose:
             personal[:, :6] = torch.from_numpy(to_and_fro(pose.attributes.h, n))
         if eyes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,56 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..face import pose, project
-from ..media import SAMPLES_PER_FRAME, frames_of, read_audio
-from ..nerf import Field
-from ..tracking import Attributes
-from ..training import digest, pick_device, seconds_spent, train
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A tracked video of T frames with its sound, as every method is given it."""
-
-    name: str
-    frames: np.ndarray  # (T, S, S, 3) uint8
-    audio: np.ndarray  # (640 T,) 16 kHz
-    attributes: Attributes
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @classmethod
-    def load(cls, name: str, video: str | Path, attributes: Attributes, size: int) -> Recording:
-        """The frames of a video that `attributes` tell of, at this size, and their sound."""
-        T = len(attributes)
-        frames = frames_of(video, attributes.crop, size, T)
-        audio = read_audio(video)[: T * SAMPLES_PER_FRAME]
-        audio = np.pad(audio, (0, T * SAMPLES_PER_FRAME - len(audio)))
-        return cls(name, frames, audio, attributes)
-
-    def part(self, start: int, stop: int | None = None) -> Recording:
-        """Frames start .. stop - 1, with their sound and attributes."""
-        T = len(self)
-        cut = slice(*slice(start, stop).indices(T))
-        each = {f.name: getattr(self.attributes, f.name) for f in fields(self.attributes)}
-        of_frame = {k: v[cut] for k, v in each.items() if k not in ("F_id", "crop")}
-        sound = slice(cut.start * SAMPLES_PER_FRAME, cut.stop * SAMPLES_PER_FRAME)
-        attributes = replace(self.attributes, **of_frame)
-        return Recording(self.name, self.frames[cut], self.audio[sound], attributes)
-
-    @property
-    def digest(self) -> str:
-        """The identity of what a training sees of it."""
-        a = self.attributes
-        return digest(self.frames, self.audio, a.h, a.landmarks, a.points)
-
-
-def in_image(h: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Frontal landmarks l (T, 68, 3) in metres under poses h (T, 6) -> the image, (T, 68, 2) in
-    units of its side."""
-    h, landmarks = (torch.from_numpy(np.asarray(x, np.float32)) for x in (h, landmarks))
-    return project(pose(h, landmarks)).numpy()
+from ..method.field import Field
+from ..recipe import Recipe
+from ..recording import Recording
+from ..training import pick_device, seconds_spent, train
 
 
 class Method(ABC):
@@ -79,6 +34,7 @@ class Method(ABC):
     takes: ClassVar[tuple[str, ...]]  # of a test video: reference, video, pose, eyes
     own: ClassVar[tuple[str, ...]] = ()  # what it makes in a person's own manner: heads, eyes
     face_model: ClassVar[str | None] = None  # what stands between sound and picture
+    no_eyes: ClassVar[bool] = False  # True: its eyes are those of the reference or the source video
 
     def __init__(
         self, folder: str | Path, effort: float = 1.0, seed: int = 0, device: str = "auto"
@@ -111,19 +67,27 @@ class Method(ABC):
         what: str,
         model: nn.Module,
         loss: Callable[[torch.Generator], tuple[Tensor, dict[str, float]]],
-        steps: int,
-        lr: float | list[dict],
-        inputs: str,
-        **options: object,
+        recipe: Recipe,
+        data: str,
+        groups: list[dict] | None = None,
+        uses: Sequence[nn.Module] = (),
     ) -> None:
-        """`train`, in this method's folder, with its seed and effort; the curve is kept."""
+        """`train`, in this method's folder, with its seed and effort; the curve is kept.
+
+        A training is known by all code of this method's `fit` too, since that prepares its data.
+        """
         path = self.folder / f"{what}.safetensors"
-        steps = max(2, round(steps * self.effort))
+        recipe = replace(recipe, steps=max(2, round(recipe.steps * self.effort)))
         self.curves[what] = train(
-            model, loss, path=path, steps=steps, lr=lr, seed=self.seed, inputs=inputs,
-            label=f"{self.name} {what}", **options,
+            model, loss, recipe, path=path, seed=self.seed, data=data, groups=groups, uses=uses,
+            code=[type(self).fit], label=f"{self.name} {what}",
         )  # fmt: skip
         self.seconds[what] = seconds_spent(path)
+
+    @classmethod
+    def any_size(cls) -> bool:
+        """Whether its `render` takes a `size`."""
+        return "size" in inspect.signature(cls.render).parameters
 
     def aspects(self) -> dict[str, str | None]:
         """The columns of table 1, read off what has been fitted.

@@ -11,14 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from ..method.face import LINES
 
 MEL_PER_FRAME, N_MEL = 4, 80
-# runs of iBUG points and whether they close, for each of three channels
-LINES = (
-    (((0, 17), False), ((17, 22), False), ((22, 27), False), ((27, 31), False), ((31, 36), False)),
-    (((36, 42), True), ((42, 48), True)),
-    (((48, 60), True), ((60, 68), True)),
-)
 
 
 def draw_landmarks(points: np.ndarray, size: int) -> np.ndarray:
@@ -28,8 +23,8 @@ def draw_landmarks(points: np.ndarray, size: int) -> np.ndarray:
     at = np.round((points * size - 0.5) * 8).astype(np.int32)
     for image, p in zip(out, at, strict=True):
         for channel, lines in zip(image, LINES, strict=True):
-            for (start, stop), closed in lines:
-                cv2.polylines(channel, [p[start:stop]], closed, 255, 1, cv2.LINE_AA, shift=3)
+            for part, closed in lines:
+                cv2.polylines(channel, [p[part]], closed, 255, 1, cv2.LINE_AA, shift=3)
     return out
 
 
@@ -57,22 +52,16 @@ def mel(audio: np.ndarray, n_frames: int) -> np.ndarray:
     return ((log - log.mean()) / max(float(log.std()), 1e-2)).astype(np.float32)
 
 
-def around(x: Tensor, before: int, after: int) -> Tensor:
+def windows_around(x: Tensor, before: int, after: int) -> Tensor:
     """Windows of a sequence (T, D) around each of its moments, ends repeated:
     (T, before + 1 + after, D)."""
     padded = torch.cat([x[:1].expand(before, -1), x, x[-1:].expand(after, -1)])
     return padded.unfold(0, before + 1 + after, 1).mT
 
 
-def draw(n: int, g: torch.Generator) -> int:
+def draw_integer(n: int, g: torch.Generator) -> int:
     """One of 0 .. n - 1."""
     return int(torch.randint(n, (), generator=g))
-
-
-def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
-    """The first n of a sequence (T, ...), which goes back and forth if it is shorter."""
-    turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x
-    return turn[np.arange(n) % len(turn)]
 
 
 def conv(c_in: int, c_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -132,7 +121,7 @@ class PatchDiscriminator(nn.Module):
         return self.layers(x)
 
 
-def frozen(judge: nn.Module, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor, ...]:
+def with_frozen_weights(judge: nn.Module, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor, ...]:
     """What a network makes of x, its weights as constants: what is learnt of it reaches x alone."""
     return functional_call(judge, {k: v.detach() for k, v in judge.named_parameters()}, x)
 
@@ -148,4 +137,4 @@ def adversarial(judge: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, T
     """`least_squares` of both at once: the generator's loss sees the discriminator's weights as
     constants, the discriminator's sees the pictures as constants, so that their sum trains each on
     its own."""
-    return least_squares(judge(real), judge(fake.detach()), frozen(judge, fake))
+    return least_squares(judge(real), judge(fake.detach()), with_frozen_weights(judge, fake))

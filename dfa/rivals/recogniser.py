@@ -8,6 +8,7 @@ this one hears what E_a hears, and its error rate is printed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from .audio import N_MFCC, PER_FRAME, mfcc, variants
-from .media import FPS, InputError
+from ..datasets.adnerf import read_features
+from ..media import FPS, InputError
+from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
+from ..recipe import Recipe, digest
+from ..training import load, train
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # DeepSpeech's; the blank comes after
 BLANK = len(ALPHABET)
@@ -107,12 +111,40 @@ def read_aud(path: str | Path, n_frames: int) -> Tensor:
 
     The first `n_frames` are returned. InputError where the file holds something else.
     """
-    try:
-        aud = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a .npy array ({error})") from None
+    aud = read_features(path)
     if aud.ndim != 3 or aud.shape[1:] != (STEPS, BLANK + 1):
         raise InputError(f"{path} holds {aud.shape}: DeepSpeech windows are (T, 16, 29)")
     if len(aud) < n_frames:
         raise InputError(f"{path} has {len(aud)} windows for {n_frames} frames: make it again")
     return torch.from_numpy(aud[:n_frames].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class RecogniserRecipe(Recipe):
+    """The recogniser's training."""
+
+    lr: float = 4e-3
+    batch: int = 16  # utterances a step
+
+
+def train_recogniser(
+    sounds: list[Tensor], texts: list[str], recipe: RecogniserRecipe, path: Path, seed: int
+) -> tuple[SpeechRecogniser, list[dict]]:
+    """The recogniser on utterances, MFCC (n, 20), and what they say; and its history."""
+    torch.manual_seed(seed)
+    recogniser = SpeechRecogniser()
+
+    def loss(g: torch.Generator) -> tuple[Tensor, dict]:
+        i = torch.randint(len(sounds), (recipe.batch,), generator=g).tolist()
+        return ctc_loss(recogniser([sounds[k] for k in i]), [texts[k] for k in i]), {}
+
+    data, label = digest(*sounds, texts), "recogniser"
+    history = train(recogniser, loss, recipe, path=path, seed=seed, data=data, label=label)
+    return recogniser, history
+
+
+def load_recogniser(path: str | Path) -> SpeechRecogniser:
+    """The recogniser of a file of weights."""
+    recogniser = SpeechRecogniser()
+    load(recogniser, path)
+    return recogniser

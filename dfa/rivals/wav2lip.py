@@ -26,55 +26,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..media import SAMPLES_PER_FRAME, frame_count
-from ..nerf import region_weights
-from ..sync import contrastive_loss
-from ..training import digest
+from ..media import SAMPLES_PER_FRAME, frame_count, to_and_fro
+from ..method.field_training import region_weights
+from ..method.sync import contrastive_loss
+from ..recipe import Recipe, digest
+from ..recording import Recording
 from .crops import Faces, Overpaint, paste, soft
-from .method import Method, Recording
-from .parts import (
-    MEL_PER_FRAME,
-    N_MEL,
-    PatchDiscriminator,
-    adversarial,
-    around,
-    conv,
-    draw,
-    mel,
-    to_and_fro,
-)  # fmt: skip
+from .method import Method
+from .parts import MEL_PER_FRAME, N_MEL, PatchDiscriminator, adversarial, windows_around, conv, draw_integer, mel
 
 FRAMES = 5  # that the expert sees at once
 HEARD = FRAMES * MEL_PER_FRAME  # steps of mel in a window, 0.2 s
 CLIP, CLIPS = 16, 10  # windows of a clip that the expert learns from, and clips of a step
 BATCH, NEAR = 4, 4  # frames of a step of the generator, and references to choose from for each
-STEPS = dict(expert=240, generator=1300, late=900)
-LR = 3e-3
+EXPERT = Recipe(240, lr=3e-3)
+GENERATOR = Recipe(1300, lr=3e-3, clip=None)
+LATE = Recipe(900, lr=5e-4, clip=None)  # the generator, taught by the expert too
+JUDGE_LR = 4e-4
 SYNC, GAN = 0.003, 0.003  # weights of the losses beside L1
 MOUTH, ELSEWHERE = 100.0, 0.1  # what mouths count in L1, and what the unhidden part does
 SILENT = 0.15  # of the time
 
 
-def rows(side: int) -> tuple[int, int]:
+def mouth_rows(side: int) -> tuple[int, int]:
     """From where to where a crop is hidden: the lower half of the face."""
     return round(side * 33 / 64), round(side * 62 / 64)
 
 
-def hidden(side: int) -> Tensor:
+def mouth_mask(side: int) -> Tensor:
     """What is masked of a crop, (side, side): 1 there."""
     mask = torch.zeros(side, side)
-    mask[slice(*rows(side)), side // 16 : -side // 16] = 1
+    mask[slice(*mouth_rows(side)), side // 16 : -side // 16] = 1
     return mask
 
 
-def heard(audio: np.ndarray, n_frames: int) -> Tensor:
+def mel_windows(audio: np.ndarray, n_frames: int) -> Tensor:
     """Mel windows of the five frames around each frame: (T, 20, 80)."""
     vectors = torch.from_numpy(mel(audio, n_frames))
     before = HEARD // 2
-    return around(vectors, before, HEARD - 1 - before)[MEL_PER_FRAME // 2 :: MEL_PER_FRAME]
+    return windows_around(vectors, before, HEARD - 1 - before)[MEL_PER_FRAME // 2 :: MEL_PER_FRAME]
 
 
-def silent(audio: np.ndarray, n_frames: int) -> np.ndarray:
+def silent_frames(audio: np.ndarray, n_frames: int) -> np.ndarray:
     """The frames around which it is quietest."""
     power = np.square(audio[: n_frames * SAMPLES_PER_FRAME]).reshape(n_frames, -1).mean(1)
     power = np.convolve(power, np.ones(FRAMES), "same")
@@ -116,25 +109,25 @@ class LipExpert(nn.Module):
     def __init__(self, width: int = 16, dim: int = 128) -> None:
         super().__init__()
         w = width
-        self.sees = nn.Sequential(
+        self.lip_tower = nn.Sequential(
             layer(3 * FRAMES, w, 2), layer(w, 2 * w, 2), layer(2 * w, 3 * w, 2), nn.Flatten(),
             nn.Dropout(0.2), nn.Linear(3 * w * 4 * 6, dim),
         )  # fmt: skip
-        self.hears = audio_encoder(dim)
+        self.audio_tower = audio_encoder(dim)
 
     def lips(self, crops: Tensor) -> Tensor:
         """Crops of faces (B, T, 3, s, s), in order -> (B, T - 4, dim), of each five frames."""
         B, T, _, side, _ = crops.shape
-        half = crops[..., slice(*rows(side)), side // 8 : -side // 8].flatten(0, 1)
+        half = crops[..., slice(*mouth_rows(side)), side // 8 : -side // 8].flatten(0, 1)
         half = F.adaptive_avg_pool2d(half, (self.HEIGHT, self.WIDTH)).unflatten(0, (B, T))
         five = half.unfold(1, FRAMES, 1).movedim(-1, 2).flatten(0, 1)
         five = five - five.mean((1, 2, 3, 4), keepdim=True)
         five = five / five.std((1, 2, 3, 4), keepdim=True).clamp_min(0.02)
-        return self._unit(self.sees(five.flatten(1, 2))).unflatten(0, (B, T - FRAMES + 1))
+        return self._unit(self.lip_tower(five.flatten(1, 2))).unflatten(0, (B, T - FRAMES + 1))
 
     def sound(self, windows: Tensor) -> Tensor:
         """(..., 20, 80) mel windows -> (..., dim)."""
-        return self._unit(self.hears(windows.flatten(0, -3))).unflatten(0, windows.shape[:-2])
+        return self._unit(self.audio_tower(windows.flatten(0, -3))).unflatten(0, windows.shape[:-2])
 
     def _unit(self, x: Tensor) -> Tensor:
         return F.normalize(F.relu(x), dim=-1, eps=1e-4)
@@ -154,7 +147,7 @@ class LipGenerator(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 4 * width]
         steps = list(zip(widths[:-1], widths[1:], strict=True))
-        self.hears = audio_encoder(dim)
+        self.audio_tower = audio_encoder(dim)
         self.maps = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, c * s * s), nn.Unflatten(1, (c, s, s)))
             for s, c in self.MAPS
@@ -172,7 +165,7 @@ class LipGenerator(nn.Module):
 
     def forward(self, masked: Tensor, reference: Tensor, sound: Tensor) -> Tensor:
         """(B, 3, s, s) twice, mel windows (B, 20, 80) -> (B, 3, s, s)."""
-        f = F.relu(self.hears(sound))
+        f = F.relu(self.audio_tower(sound))
         f = f / f.square().mean(1, keepdim=True).clamp_min(0.01).sqrt()
         maps = [told(f) for told in self.maps]
         y = F.pixel_unshuffle(torch.cat([masked, reference], 1), 2)
@@ -197,6 +190,7 @@ class Wav2Lip(Method):
     """Wav2Lip, of anybody of whom there is a frame and a video to speak in."""
 
     name, learns_from, takes = "Wav2Lip", "corpus", ("reference", "video")
+    no_eyes = True
 
     def fit(self, corpus: list[Recording], subject: Recording) -> None:
         self.subject = subject
@@ -206,30 +200,32 @@ class Wav2Lip(Method):
         self.painter = nn.ModuleDict(
             {"generator": LipGenerator(), "judge": PatchDiscriminator(3, 16)}
         ).to(self.device)
-        self.people = [(Faces(r), heard(r.audio, len(r)), silent(r.audio, len(r))) for r in corpus]
-        inputs = digest([r.digest for r in corpus])
-        self.learn("expert", self.expert, self._expert_loss, STEPS["expert"], 3e-3, inputs)
+        self.people = [(Faces(r), mel_windows(r.audio, len(r)), silent_frames(r.audio, len(r))) for r in corpus]
+        data = digest([r.digest for r in corpus])
+        self.learn("expert", self.expert, self._expert_loss, EXPERT, data)
         self.expert.requires_grad_(False)
-        self.painter["generator"].hears.load_state_dict(self.expert.hears.state_dict())
-        rates = lambda lr: [{"params": self.painter["generator"].parameters(), "lr": lr},  # noqa: E731
-                            {"params": self.painter["judge"].parameters(), "lr": 4e-4}]  # fmt: skip
-        inputs = digest(inputs, STEPS, SYNC, GAN)
-        self.learn("generator", self.painter, lambda g: self._loss(g, BATCH, 1),
-                   STEPS["generator"], rates(LR), inputs, clip=None)  # fmt: skip
-        self.learn("generator, sync", self.painter, lambda g: self._loss(g, 1, FRAMES),
-                   STEPS["late"], rates(5e-4), inputs, clip=None)  # fmt: skip
+        self.painter["generator"].audio_tower.load_state_dict(self.expert.audio_tower.state_dict())
+
+        def learn(what: str, recipe: Recipe, n: int, length: int) -> None:
+            groups = [{"params": self.painter["generator"].parameters(), "lr": recipe.lr},
+                      {"params": self.painter["judge"].parameters(), "lr": JUDGE_LR}]  # fmt: skip
+            loss = lambda g: self._loss(g, n, length)  # noqa: E731
+            self.learn(what, self.painter, loss, recipe, data, groups, [self.expert])
+
+        learn("generator", GENERATOR, BATCH, 1)
+        learn("generator, sync", LATE, 1, FRAMES)
         del self.people
 
     def _clip(self, g: torch.Generator, length: int, near: int) -> tuple[Tensor, ...]:
         """A person's moment: crops (length, 3, s, s), mel windows (length, 20, 80), and, of `near`
         to choose from, a reference of as many frames and what pixels count (length, 1, s, s)."""
-        faces, sound, quiet = self.people[draw(len(self.people), g)]
-        t = draw(len(faces) - length + 1, g)
+        faces, sound, quiet = self.people[draw_integer(len(self.people), g)]
+        t = draw_integer(len(faces) - length + 1, g)
         frames, among = [*range(t, t + length)], torch.randint(len(quiet), (near,), generator=g)
         if near:
             frames.append(faces.alike(t, quiet[among.numpy()]))
         crops = faces.crops(frames)
-        if flips := draw(2, g):
+        if flips := draw_integer(2, g):
             crops = crops.flip(-1)
         crops = (crops * (0.7 + 0.6 * torch.rand(3, 1, 1, generator=g))).clamp(0, 1)
         sound = disturbed(sound[t : t + length], g)
@@ -254,10 +250,10 @@ class Wav2Lip(Method):
         """Of single moments, or of five in a row, which the expert can judge."""
         clips = self._clips(g, n, length, NEAR)
         real, sound, reference, weight = (x.flatten(0, 1) for x in clips)
-        mask = hidden(real.shape[-1]).to(real)
+        mask = mouth_mask(real.shape[-1]).to(real)
         made = self.painter["generator"](real * (1 - mask), reference, sound)
         l1 = ((weight * mask + ELSEWHERE) * (made - real).abs()).mean()
-        lower = slice(*rows(real.shape[-1]))
+        lower = slice(*mouth_rows(real.shape[-1]))
         fools, tells = adversarial(self.painter["judge"], real[:, :, lower], made[:, :, lower])
         parts = {"l1": l1.item(), "fools": fools.item(), "tells": tells.item()}
         loss = l1 + GAN * fools + tells
@@ -274,9 +270,9 @@ class Wav2Lip(Method):
         """The video `pose`, or the subject's own, to and fro, with another mouth. Eyes stay its."""
         faces, T = Faces(pose or self.subject), frame_count(audio)
         order = to_and_fro(np.arange(len(faces)), T)
-        mask = hidden(faces.side)
+        mask = mouth_mask(faces.side)
         share = soft(mask)
-        batches = zip(np.split(order, range(16, T, 16)), heard(audio, T).split(16), strict=True)
+        batches = zip(np.split(order, range(16, T, 16)), mel_windows(audio, T).split(16), strict=True)
         for frames, sound in batches:
             crops = faces.crops(frames)
             reference = self.reference.expand_as(crops)

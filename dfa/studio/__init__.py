@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfa.captures import CORPUS, NAMES, TEST
-from dfa.media import (
+from ..captures import CORPUS, NAMES, TEST
+from ..media import (
     FPS,
     SAMPLE_RATE,
     SAMPLES_PER_FRAME,

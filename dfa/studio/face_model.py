@@ -19,9 +19,9 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from ..captures import CORPUS
-from ..face import FILE, FOCAL, pose, project
 from ..media import atomic
-from ..tracking import Detector
+from ..method.face import FILE, FOCAL, pose, project
+from ..method.tracking import Detector
 from . import NECK, REST
 from .actors import Actor, _model, build, parameters
 from .motion import about

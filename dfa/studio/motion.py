@@ -13,8 +13,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from dfa.media import FPS, SAMPLE_RATE
 from dfa.studio.speech import Speech
+
+from ..media import FPS, SAMPLE_RATE
 
 STEPS = 8  # simulation steps a frame
 SHUTTER = 4  # of which the shutter is open

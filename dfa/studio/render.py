@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-from dfa.face import FOCAL
 from dfa.studio import hair, paint, scenery, shaders
 from dfa.studio.actors import Actor, Surface, clip, sideless
 from dfa.studio.motion import Performance, rotations
@@ -29,6 +28,8 @@ from dfa.studio.stage import (
     update,
     visibility,
 )
+
+from ..method.face import FOCAL
 
 SIZE = 256
 BACKDROP_Z = 2.6

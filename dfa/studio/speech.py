@@ -19,7 +19,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from dfa.media import SAMPLE_RATE
+from ..media import SAMPLE_RATE
 
 LEVEL_DB = -20.0  # of the spoken parts, RMS, against full scale
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER

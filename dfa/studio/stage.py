@@ -9,10 +9,11 @@ from vtkmodules.vtkCommonCore import vtkLogger, vtkPoints
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkDataObject, vtkPolyData
 from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
-from dfa.face import FOCAL
 from dfa.studio import shaders
 from dfa.studio.paint import to_bytes
 from dfa.studio.shaders import unit
+
+from ..method.face import FOCAL
 
 # VTK tries an X server first and warns before it falls back to rendering without one.
 vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)

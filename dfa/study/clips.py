@@ -10,16 +10,8 @@ import cv2
 import numpy as np
 
 from ..captures import RATED
-from ..media import (
-    FPS,
-    SAMPLES_PER_FRAME,
-    InputError,
-    frames_of,
-    read_audio,
-    video_of,
-    write_video,
-)
-from ..provenance import METHODS, TRUTH
+from ..media import FPS, SAMPLES_PER_FRAME, InputError, frames_of, read_audio, video_of, write_video
+from ..paper import METHODS, TRUTH
 
 # The paper's study drives with English, Chinese and German (section 4.2).
 LANGUAGES = {"own": "English", "zh": "Mandarin", "de": "German"}

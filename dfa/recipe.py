@@ -1,0 +1,233 @@
+"""What a training is known by: its recipe, its data, and the code that decides its weights.
+
+A finished training is loaded instead of made again if its key is the same. The key must change with
+everything that can change the weights, and with nothing else: a comment, a docstring, formatting
+and a moved file train nothing again.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import json
+import symtable
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+PACKAGE = __package__
+# They carry a training out; of `train` the part that decides weights, `update`, is in the key.
+NOT_FOLLOWED = {"train", "learn", "digest", "load", "save", "pick_device", "seconds_spent"}
+CONSTANTS = (bool, int, float, complex, str, bytes, type(None), range, slice, np.ndarray, Tensor)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All numbers of a training. Each model has its own recipe beside it, with more of them."""
+
+    steps: int
+    lr: float = 1e-3  # of parameters that are in no group of their own
+    weight_decay: float = 0.0
+    warmup: int = 50  # steps in which the learning rate rises
+    clip: float | None = 1.0  # largest norm of the gradient; None is any
+
+
+def digest(*things: object) -> str:
+    """SHA-256 over arrays, tensors and JSON-able settings: the identity of a training's data."""
+    sha = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, Tensor):
+            thing = thing.detach().cpu().numpy()
+        if isinstance(thing, np.ndarray):
+            sha.update(f"{thing.shape}{thing.dtype}".encode())
+            sha.update(np.ascontiguousarray(thing).tobytes())
+        else:
+            sha.update(json.dumps(thing, sort_keys=True, default=str).encode())
+    return sha.hexdigest()
+
+
+def key(
+    model: nn.Module,
+    loss: Callable,
+    recipe: Recipe,
+    seed: int,
+    data: str,
+    groups: list[dict],
+    uses: tuple[nn.Module, ...] = (),
+    code: tuple[object, ...] = (),
+) -> str:
+    """The identity of a training, SHA-256.
+
+    Args:
+        model: with the weights that the training starts from.
+        loss: its source counts, with the function that it was made in.
+        data: `digest` of what is learnt from.
+        groups: the optimiser's, each a list of `params` and an `lr`.
+        uses: networks that the loss reads and that are not trained: their weights count too.
+        code: more functions and classes whose source counts, such as the features'.
+    """
+    rates = [(group["lr"], sum(p.numel() for p in group["params"])) for group in groups]
+    weights = [m.state_dict() for m in (model, *uses)]
+    start = digest(*(x for state in weights for pair in state.items() for x in pair))
+    networks = {type(part) for m in (model, *uses) for part in m.modules()}
+    ours = [kind for kind in networks if _is_ours(kind)]
+    source = code_of(*ours, *code, _made_in(loss))
+    numbers = [type(recipe).__name__, asdict(recipe), type(model).__name__, rates, seed]
+    return digest(numbers, data, start, source)
+
+
+# --- source, normalised -------------------------------------------------------------------------
+
+
+def code_of(*roots: object) -> list[str]:
+    """The source of functions and classes, and of all in this package that they name, sorted.
+
+    Comments, docstrings, formatting and annotations are left out, and so is where a definition
+    stands. Constants that are named count by their values.
+    """
+    found: dict[int, str] = {}
+    constants: set[str] = set()
+    todo = [_unwrapped(root) for root in roots]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in found:
+            continue
+        tree = _tree(thing)
+        found[id(thing)] = ast.unparse(tree)
+        for name, value in _named_in(tree, thing):
+            value = _unwrapped(value)
+            if _is_ours(value):
+                # each `_fit_...` of a rival is a root of its own training
+                if value.__name__ not in NOT_FOLLOWED and not value.__name__.startswith("_fit_"):
+                    todo.append(value)
+            elif (text := _constant(value, todo)) is not None:
+                constants.add(f"{name} = {text}")
+    return sorted({*found.values(), *constants})
+
+
+def _is_ours(value: object) -> bool:
+    """Whether it is a function or class of this package."""
+    kinds = (types.FunctionType, type)
+    return isinstance(value, kinds) and value.__module__.partition(".")[0] == PACKAGE
+
+
+def _unwrapped(value: object) -> object:
+    """A function without its decorators' wrapping, a method as a function."""
+    if isinstance(value, property):
+        value = value.fget
+    if isinstance(value, (staticmethod, classmethod, types.MethodType)):
+        value = value.__func__
+    if isinstance(value, functools.cached_property):
+        value = value.func
+    return inspect.unwrap(value) if callable(value) else value
+
+
+def _made_in(loss: Callable) -> object:
+    """The function of a module, or method of its class, whose body defines `loss`, or itself."""
+    loss = _unwrapped(loss)
+    path = loss.__qualname__.partition(".<locals>")[0].split(".")
+    made_in = sys.modules[loss.__module__]
+    try:
+        for name in path:
+            made_in = inspect.getattr_static(made_in, name)
+    except AttributeError:
+        return loss
+    return _unwrapped(made_in)
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes docstrings and annotations out. Those of a class's fields stay: they make the field."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        for part in node.body:
+            part.is_field = isinstance(part, ast.AnnAssign)
+        return self._visit_body(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._visit_body(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def _visit_body(self, node: ast.ClassDef | ast.FunctionDef) -> ast.AST:
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)
+        if getattr(node, "is_field", False):
+            return node
+        bare = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(bare, node)
+
+
+def _tree(thing: object) -> ast.AST:
+    """The definition as a tree, without docstrings and annotations.
+
+    Raises OSError where Python does not know the source.
+    """
+    return _Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(thing))))
+
+
+def _named_in(tree: ast.AST, thing: object) -> Iterator[tuple[str, object]]:
+    """What a definition names and its module has: globals, what it takes of our modules, and the
+    methods that it calls of its own class."""
+    scope, taken = vars(sys.modules[thing.__module__]), _globals_of(tree)
+    owner = scope.get(thing.__qualname__.partition(".")[0]) if "." in thing.__qualname__ else None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in scope and node.id in taken:
+            yield node.id, scope[node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            of = scope.get(node.value.id) if node.value.id in taken else None
+            if isinstance(of, types.ModuleType) and of.__name__.partition(".")[0] == PACKAGE:
+                yield node.attr, getattr(of, node.attr, None)
+            elif node.value.id in ("self", "cls") and hasattr(owner, node.attr):
+                yield node.attr, inspect.getattr_static(owner, node.attr)
+
+
+def _globals_of(tree: ast.AST) -> set[str]:
+    """The names that a definition takes from its module: no parameter, no variable of its own."""
+    names, todo = set(), [symtable.symtable(ast.unparse(tree), "definition", "exec")]
+    while todo:
+        table = todo.pop()
+        outermost = table.get_type() == "module"
+        names |= {s.get_name() for s in table.get_symbols() if outermost or s.is_global()}
+        todo += table.get_children()
+    return names
+
+
+def _constant(value: object, todo: list) -> str | None:
+    """The value of a constant as text, None for what is none; functions in it join `todo`."""
+    if isinstance(value, CONSTANTS):
+        array = isinstance(value, (np.ndarray, Tensor))
+        return digest(value) if array else repr(value)
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else [*value]
+        if isinstance(value, (set, frozenset)):
+            parts.sort(key=repr)
+        texts = []
+        for part in map(_unwrapped, parts):
+            if _is_ours(part):
+                todo.append(part)
+                texts.append(part.__name__)
+            else:
+                texts.append(_constant(part, todo) or type(part).__name__)
+        return f"{type(value).__name__}{texts}"
+    if isinstance(value, Recipe):
+        return repr(value)
+    if isinstance(value, torch.dtype | torch.device):
+        return repr(value)
+    return None

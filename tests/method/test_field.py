@@ -1,0 +1,133 @@
+"""What the radiance fields share: the renderer against integrals, geometry against projection."""
+
+import numpy as np
+import torch
+from conftest import conditions, poses
+
+from dfa.method import field
+from dfa.method.face import euler_to_matrix
+from dfa.method.fast_field import FastField
+from dfa.method.field import DIM_C, MEMORY, Field, march
+from dfa.method.field_training import FIELDS
+from dfa.method.mlp_field import PaperTold
+from dfa.method.rendering import cast_rays, stratified
+
+
+class Fog(Field):
+    """A field whose image is known: a ball of constant σ around the head, of colour c(x)."""
+
+    SIGMA, RADIUS = 12.0, 0.08
+
+    def tell(self, cond):
+        _, carries, _, _ = self.split(cond)
+        return PaperTold(cond[:, :6], carries, cond, cond)
+
+    def forward(self, x, told):
+        place = self.lo + (x + 1) / 2 * (self.hi - self.lo)
+        sigma = self.SIGMA * (place.norm(dim=-1) < self.RADIUS)
+        c = (x + 1) / 2
+        return (lambda w: torch.einsum("bmkc,bmk->bmc", c, w)), sigma
+
+    loss = image = parameter_groups = None  # it is only looked at
+
+
+def test_march_renders_a_ball_of_fog_as_the_integral_says():
+    """A ray at distance b from the ball's centre leaves exp(-σ 2 √(r² - b²)) of what is behind."""
+    field, cond = Fog(conditions()), conditions(3)
+    told = field.tell(cond)
+    h = cond[:, :6]
+    centre = h[:, 3:]
+    aside = torch.linspace(0, 0.07, 8)
+    X = centre[:, None] + aside[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    rays = X / X[..., 2:]
+    near, far = (d.expand(3, 8) for d in field.depth_range())
+    _, left = march(field, told, rays, near, far, 2000)
+    unit = rays / rays.norm(dim=-1, keepdim=True)
+    b2 = centre.square().sum(-1, keepdim=True) - (unit @ centre[..., None])[..., 0] ** 2
+    # depth is along z: a metre of depth is |ray| metres of path, and σ is per metre of depth
+    chord = 2 * (field.RADIUS**2 - b2).clamp_min(0).sqrt() / rays.norm(dim=-1)
+    torch.testing.assert_close(left, torch.exp(-field.SIGMA * chord), atol=0.01, rtol=0)
+
+
+def test_march_is_the_sum_of_the_paper_over_what_query_says():
+    """Equation 11's c and σ point by point, summed by hand, against the renderer of both fields."""
+    torch.manual_seed(0)
+    for kind in FIELDS.values():
+        field, cond = kind(conditions(), 32).eval(), conditions(2)
+        told, rays = field.tell(cond), cast_rays(4)[None]
+        near, far = (d.expand(2, 16) for d in field.depth_range())
+        with torch.no_grad():
+            made, left = march(field, told, rays, near, far, 12)
+            depth, delta = stratified(near, far, 12)
+            x = field.canonical(depth, rays, told.h, told.carries)
+            c, sigma = field.query(x.flatten(1, 2), cond)
+        c, sigma = c.view(2, 16, 12, -1), sigma.view(2, 16, 12)
+        through, total = torch.ones(2, 16), torch.zeros(2, 16, c.shape[-1])
+        for k in range(12):
+            alpha = 1 - torch.exp(-sigma[:, :, k] * delta[..., 0])
+            total += (through * alpha)[..., None] * c[:, :, k]
+            through = through * (1 - alpha)
+        torch.testing.assert_close(made, total, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(left, through, atol=1e-4, rtol=1e-4)
+
+
+def test_a_point_of_the_head_is_found_again_from_any_pose():
+    """x -> X = R x + t by hand; the field must look the same x up, whatever the pose."""
+    h = poses()
+    field = FastField(conditions())
+    x = torch.tensor([0.03, -0.02, -0.07])
+    X = euler_to_matrix(h[:, :3]) @ x + h[:, 3:]
+    ray, depth = X / X[:, 2:], X[:, 2]
+    found = field.canonical(depth[:, None, None], ray[:, None], h, torch.zeros(len(h), 76))[:, 0, 0]
+    expected = (x - field.lo) * 2 / (field.hi - field.lo) - 1
+    torch.testing.assert_close(found, expected.expand(len(h), 3), atol=0.02, rtol=0)
+
+
+def test_the_torso_does_not_turn_with_the_head():
+    h = poses()
+    field = FastField(conditions())
+    X = torch.tensor([0.08, 0.19, 1.32])  # well below the chin
+    depth, ray = torch.full((len(h), 1, 1), float(X[2])), (X / X[2]).expand(len(h), 1, 3)
+    with torch.no_grad():
+        at = field.canonical(depth, ray, h, torch.zeros(len(h), 76))[:, 0, 0]
+    R = euler_to_matrix(h[:, :3])
+    from_the_head = ((X - h[:, 3:])[:, None] @ R)[:, 0] * 2 / (field.hi - field.lo)
+    assert float(at.std(0).norm()) < 0.2 * float(from_the_head.std(0).norm())
+
+
+def test_the_torso_is_carried_as_a_rigid_body():
+    """Its learned part is a rotation and a translation: distances between its points stay."""
+    field, h = FastField(conditions()), poses(3)
+    with torch.no_grad():
+        field.torso.weight.normal_(std=0.004, generator=torch.Generator().manual_seed(0))
+    X = torch.tensor([[0.1, 0.5, 1.3], [-0.1, 0.52, 1.25], [0.0, 0.48, 1.4]])
+    rays, depth = (X / X[:, 2:])[None].expand(3, -1, -1), X[:, 2].expand(3, -1)[..., None]
+    told = torch.randn(3, 76, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        at = field.canonical(depth, rays, h, told)[:, :, 0] * (field.hi - field.lo) / 2
+    assert float((at[0] - at[1]).norm(dim=-1).min()) > 1e-3  # another pose, another place
+    apart = torch.stack([torch.cdist(a, a) for a in at])
+    torch.testing.assert_close(apart, torch.cdist(X, X).expand(3, 3, 3), atol=1e-4, rtol=1e-3)
+
+
+def test_conditions_hold_what_they_say():
+    h, f_a, f_e = poses(60), torch.rand(60, 64), torch.randn(60, 8)
+    cond = field.conditions(h, f_a, f_e)
+    assert cond.shape == (60, DIM_C)
+    torch.testing.assert_close(cond[:, :6], h)
+    torch.testing.assert_close(cond[:, 12:20], f_e)
+    torch.testing.assert_close(cond[30, 20:340].view(5, 64), f_a[28:33])
+    heard, keep = f_a[:50].mean(0), np.exp(-1 / MEMORY)
+    for t in range(31):
+        heard = keep * heard + (1 - keep) * f_a[t]
+    torch.testing.assert_close(cond[30, 340:], heard)
+    constant = field.conditions(h[:1].expand(60, 6), f_a, f_e)
+    torch.testing.assert_close(constant[:, 6:12], constant[:, :6], atol=1e-5, rtol=1e-5)
+
+
+def test_poses_that_were_never_seen_do_not_drive_the_networks():
+    field = FastField(0.1 * torch.randn(50, DIM_C, generator=torch.manual_seed(0)))
+    far = torch.zeros(2, DIM_C)
+    far[:, :12] = field.h_mean.repeat(2) + torch.tensor([[4.0], [400.0]]) * field.h_std.repeat(2)
+    poses = field.split(far)[0]
+    torch.testing.assert_close(poses[0], poses[1])

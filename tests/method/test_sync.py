@@ -1,0 +1,84 @@
+"""E_a and eq. 3, against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from sklearn.metrics.pairwise import cosine_similarity
+
+from dfa.method import sync
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    """Three aligned clips of non-negative unit vectors, (3, 30, 64) each."""
+    g = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.rand(2, 3, 30, 64, generator=g), dim=-1)
+
+
+def cosines(f_a, f_m):
+    """By hand: of aligned pairs, and of negatives, each of a clip with a shift or another clip."""
+    d = np.stack([[cosine_similarity(a, m) for m in f_m] for a in f_a])  # clip, clip, time, time
+    t = range(30)
+    positive = [d[b, b, i, i] for b in range(3) for i in t]
+    negative = [d[b, b, i, k] for b in range(3) for i in t for k in t if 2 <= abs(i - k) <= 19]
+    negative += [d[b, b - 1, i, i] for b in range(3) for i in t]
+    return np.array(positive), np.array(negative)
+
+
+def cross_entropy(positive, negative):
+    return log_loss(np.ones(len(positive)), positive, labels=[0, 1]) + log_loss(
+        np.zeros(len(negative)), negative, labels=[0, 1]
+    )
+
+
+def test_contrastive_loss_is_sklearns_log_loss(aligned):
+    expected = cross_entropy(*cosines(*aligned))
+    assert float(sync.contrastive_loss(*aligned)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_hardest_negatives_are_the_most_alike(aligned):
+    positive, negative = cosines(*aligned)
+    hardest = np.sort(negative)[-len(negative) // 10 :][-int(0.1 * len(negative)) :]
+    loss = sync.contrastive_loss(*aligned, hardest=0.1)
+    assert float(loss) == pytest.approx(cross_entropy(positive, hardest), rel=1e-4)
+
+
+def test_sigmoid_loss_is_sklearns_log_loss_of_scaled_cosines(aligned):
+    model = sync.SyncModel("sigmoid")
+    log_scale, bias = model.scale_bias.tolist()
+    scale = np.exp(log_scale)
+    positive, negative = (1 / (1 + np.exp(-scale * d - bias)) for d in cosines(*aligned))
+    expected = cross_entropy(positive, negative)
+    assert float(model.loss(*aligned).detach()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_infonce_picks_the_moment_out_of_its_clip_and_the_next():
+    """Sound and mouth alike at one moment only: the likelier it is picked, the smaller the loss."""
+    model, once = sync.SyncModel("infonce"), torch.eye(64)[:60].view(2, 30, 64)
+    scale = np.exp(model.scale_bias[0].item())
+    expected = 2 * -np.log(np.exp(scale) / (np.exp(scale) + 59))
+    assert float(model.loss(once, once).detach()) == pytest.approx(expected, rel=1e-4)
+    assert model.loss(once, once.roll(3, 1)) > model.loss(once, once)
+
+
+def test_a_mouth_that_stands_open_says_the_same():
+    """The mean of a clip is nothing one can hear, and so falls out."""
+    model = sync.SyncModel().eval()
+    f_m = torch.randn(1, 40, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.mouth(f_m + 3.0), model.mouth(f_m), atol=1e-4, rtol=1e-3)
+
+
+def test_features_are_non_negative_unit_vectors_and_local_in_time():
+    model = sync.SyncModel().eval()
+    mfcc = torch.randn(1, 200, 20)
+    with torch.no_grad():
+        f_a = model.audio(mfcc)
+        assert f_a.shape == (1, 50, 64)
+        assert (f_a >= 0).all()
+        torch.testing.assert_close(f_a.norm(dim=-1), torch.ones(1, 50))
+        changed = mfcc.clone()
+        changed[:, 100:104] += 1  # video frame 25
+        reach = (model.audio(changed) - f_a).abs().amax(-1)[0].nonzero()[:, 0]
+    assert 20 <= reach.min() and reach.max() <= 30
