@@ -28,7 +28,7 @@ test: $(VENV)/.test
 weights: $(VENV)/.figures
 	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.method import talking_head; [m.ship('runs/quick') for m in (expert, talking_head)]"
 
-study: $(VENV)/.figures
+study: $(VENV)/.study
 	@$(RUN) dfa.study $(PROFILE)
 
 captures: $(VENV)/.captures
@@ -37,13 +37,15 @@ captures: $(VENV)/.captures
 clean:
 	rm -rf runs .snakemake figures/smoke figures/full
 
-# One stamp for each set of packages; test and captures also need what makes captures.
-$(VENV)/.captures: EXTRAS := [studio]
-$(VENV)/.test: EXTRAS := [studio,test]
+# One stamp for each set of packages. Tests try everything.
+$(VENV)/.figures: EXTRAS := notebooks
+$(VENV)/.study: EXTRAS := notebooks,study
+$(VENV)/.captures: EXTRAS := studio
+$(VENV)/.test: EXTRAS := notebooks,study,syncnet,studio,test
 
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
-$(VENV)/.figures $(VENV)/.captures $(VENV)/.test: pyproject.toml
+$(VENV)/.figures $(VENV)/.study $(VENV)/.captures $(VENV)/.test: pyproject.toml
 	@if ! $(VENV)/bin/python -c 'import pip; $(SUITABLE)' 2> /dev/null; then \
 	  for python in $(PYTHON) none; do $$python -c '$(SUITABLE)' 2> /dev/null && break; done; \
 	  if [ $$python = none ]; then \
@@ -54,7 +56,7 @@ $(VENV)/.figures $(VENV)/.captures $(VENV)/.test: pyproject.toml
 	  $$python -m venv --clear $(VENV); \
 	fi
 	@echo 'installing what pyproject.toml names: some minutes the first time'
-	@PYTHONUNBUFFERED=1 $(RUN) pip install --disable-pip-version-check --progress-bar off -e '.$(EXTRAS)' 2>&1 \
+	@PYTHONUNBUFFERED=1 $(RUN) pip install --disable-pip-version-check --progress-bar off -e '.[$(EXTRAS)]' 2>&1 \
 	  | tee $(VENV)/pip.log \
 	  | { grep --line-buffered -oE '^(Collecting [^ ]+|Installing collected packages|ERROR.*)' || true; } \
 	  || { echo "pip failed: the whole of what it said is in $(VENV)/pip.log"; exit 1; }
