@@ -44,6 +44,10 @@ $(VENV)/.captures: EXTRAS := studio
 $(VENV)/.test: EXTRAS := notebooks,study,syncnet,studio,test
 
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+HEADLESS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["headless"])
+PIP := $(RUN) pip install --disable-pip-version-check
+PIP_FAILED := { echo "pip failed: the whole of what it said is in $(VENV)/pip.log"; exit 1; }
 
 $(VENV)/.figures $(VENV)/.study $(VENV)/.captures $(VENV)/.test: pyproject.toml
 	@if ! $(VENV)/bin/python -c 'import pip; $(SUITABLE)' 2> /dev/null; then \
@@ -56,11 +60,13 @@ $(VENV)/.figures $(VENV)/.study $(VENV)/.captures $(VENV)/.test: pyproject.toml
 	  $$python -m venv --clear $(VENV); \
 	fi
 	@echo 'installing what pyproject.toml names: some minutes the first time'
-	@PYTHONUNBUFFERED=1 $(RUN) pip install --disable-pip-version-check --progress-bar off -e '.[$(EXTRAS)]' 2>&1 \
+	@PYTHONUNBUFFERED=1 $(PIP) --progress-bar off -e '.[$(EXTRAS)]' 2>&1 \
 	  | tee $(VENV)/pip.log \
 	  | { grep --line-buffered -oE '^(Collecting [^ ]+|Installing collected packages|ERROR.*)' || true; } \
-	  || { echo "pip failed: the whole of what it said is in $(VENV)/pip.log"; exit 1; }
-	@# Under mediapipe lies OpenCV, and its wheel leaves these two libraries to the system.
-	@$(VENV)/bin/python -c 'import cv2' 2> $(VENV)/cv2.log || ! grep 'shared object' $(VENV)/cv2.log \
-	  || { echo 'OpenCV needs libGL.so.1 and libglib-2.0.so.0 (Debian: apt-get install libgl1 libglib2.0-0)'; exit 1; }
+	  || $(PIP_FAILED)
+	@# mediapipe's OpenCV wants libGL.so.1, which a bare system lacks; the headless build does not.
+	@# Its files go over the other's. The other stays in pip's books, so that pip mends nothing.
+	@grep -qs 'headless = True' $(VENV)/lib/python*/site-packages/cv2/version.py \
+	  || $(PIP) --no-deps --force-reinstall "$$($(VENV)/bin/python -c '$(HEADLESS)')" \
+	    &>> $(VENV)/pip.log || $(PIP_FAILED)
 	@touch $@

@@ -39,10 +39,21 @@ def test_environment_repeats_pyproject():
     project = PYPROJECT["project"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
     python, _, pip = conda["dependencies"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = dict(project["optional-dependencies"])
+    headless = extras.pop("headless")  # goes over mediapipe's OpenCV, so it cannot be beside it
+    wanted = [*project["dependencies"], *sum(extras.values(), [])]
     assert sorted(pip["pip"]) == sorted([*wanted, "-e ."])
     assert python == "python" + project["requires-python"]
-    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in wanted), "pinned, each of them"
+    pinned = [*wanted, *headless]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in pinned), "pinned, each of them"
+
+
+def test_both_builds_of_opencv_have_one_version():
+    (headless,) = PYPROJECT["project"]["optional-dependencies"]["headless"]
+    assert headless.replace("-headless", "") in PYPROJECT["project"]["dependencies"]
+    for name in ("pyproject.toml", "environment.yml"):  # the comment for those without make
+        command = f"pip install --no-deps --force-reinstall {headless}\n"
+        assert command in (ROOT / name).read_text("utf-8")
 
 
 def test_what_is_installed_is_what_is_pinned():
