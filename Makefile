@@ -1,5 +1,6 @@
 # make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
-# make test                      all tests, and the linter
+# make check                     quick tests, linter, format, types: three minutes
+# make test                      all of that, and the slow tests
 # make weights                   the quick run's networks into the package, for `dfa fit`
 # make study [PROFILE=quick]     the user study's page, in a browser, with the videos of a run
 # make captures                  the sample captures again
@@ -9,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: figures test weights study captures clean
+.PHONY: figures check test weights study captures clean
 
 PROFILE ?= quick
 PYTHON ?= python3.11 python3.12 python3 python
@@ -20,9 +21,16 @@ figures: $(VENV)/.figures
 	@$(RUN) snakemake --config profile=$(PROFILE)
 	@$(RUN) dfa.report figures/$(PROFILE)
 
-test: $(VENV)/.test
-	@$(RUN) pytest
+# Tests side by side compute on one core each, or they wait for each other's threads.
+check: $(VENV)/.test
 	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' -n auto --dist worksteal
+
+# The slow tests train and run notebooks on all cores, so they run alone.
+test: check
+	@$(RUN) pytest -m slow
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.
 weights: $(VENV)/.figures
