@@ -22,14 +22,17 @@ figures: $(VENV)/.figures
 	@$(RUN) dfa.report figures/$(PROFILE)
 
 # Tests side by side compute on one core each, or they wait for each other's threads.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist worksteal
+
 check: $(VENV)/.test
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
-	@OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' -n auto --dist worksteal
+	@$(SIDE_BY_SIDE) -m 'not slow and not graph'
 
 # The slow tests train and run notebooks on all cores, so they run alone.
 test: check
+	@$(SIDE_BY_SIDE) -m graph
 	@$(RUN) pytest -m slow
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.

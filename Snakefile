@@ -1,9 +1,9 @@
 """The graph of notebooks. `make figures` runs it; so does `snakemake --config profile=smoke`.
 
-A notebook is run by papermill and leaves its executed copy in figures/<profile>/notebooks/. What
-says that it is up to date is runs/<profile>/NN.done, which is never committed: in a fresh clone
-everything runs, whatever copies and times came with it. A notebook keeps its own checkpoints in
-runs/<profile>/, so one that was killed goes on where it was.
+Papermill runs a notebook and writes the executed copy to figures/<profile>/notebooks/. A notebook
+is up to date if runs/<profile>/NN.done is newer than its inputs. This file is never committed, so
+in a fresh clone everything runs. A notebook stores checkpoints in runs/<profile>/, so a notebook
+that was killed continues from there.
 """
 
 import ast
@@ -23,6 +23,7 @@ PROFILE = config.get("profile", "quick")
 if PROFILE not in ("smoke", "quick", "full"):
     sys.exit(f"no profile called {PROFILE!r}: choose smoke, quick or full")
 
+# {notebook: the notebooks whose results it reads}
 AFTER = {
     "01_attributes": [],
     "02_disentanglement": ["01_attributes"],
@@ -36,7 +37,7 @@ AFTER = {
     "10_comparison": ["06_talking_head", "08_rivals_anyone", "09_rivals_person"],
     "11_user_study": ["10_comparison"],
     "12_ledger": ["11_user_study"],
-    "00_overview": ["12_ledger"],  # it opens the series and shows what the others found
+    "00_overview": ["12_ledger"],  # the first to read, but it shows the results of the others
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
 DATA = {
@@ -48,8 +49,8 @@ DATA = {
     "12_ledger": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
-CORES = workflow.cores or os.cpu_count()  # a cluster's executor gives none
-# These run side by side: two of them on two cores, all on more.
+CORES = workflow.cores or os.cpu_count()  # a cluster's executor does not set workflow.cores
+# These notebooks run in parallel, two of them on two cores. All others use all cores.
 THREADS = {
     "04_personality": 1,
     "05_radiance_field": max(1, CORES // 2),
@@ -63,21 +64,21 @@ RUNS = Path("runs", PROFILE)
 COPIES = Path("figures", PROFILE, "notebooks")
 
 os.environ.update(
-    OMP_WAIT_POLICY="passive",  # spinning threads slow two jobs on the same cores tenfold
+    OMP_WAIT_POLICY="passive",  # busy waiting makes two jobs on the same cores ten times slower
     GOMP_SPINCOUNT="0",
     PYTHONHASHSEED="0",
-    DFA_WORKFLOW="1",  # nobody is there to move a slider
-    CUBLAS_WORKSPACE_CONFIG=":4096:8",  # repeatable sums on a GPU
-    GLOG_minloglevel="2",  # mediapipe says much that is no one's business
+    DFA_WORKFLOW="1",  # notebooks then show no interactive widgets
+    CUBLAS_WORKSPACE_CONFIG=":4096:8",  # deterministic sums on a GPU
+    GLOG_minloglevel="2",  # hides mediapipe's log messages
     TF_CPP_MIN_LOG_LEVEL="3",
     PYDEVD_DISABLE_FILE_VALIDATION="1",
-    # This environment's kernel and settings, not the user's.
+    # use the kernel and settings of this environment, not the user's
     JUPYTER_PREFER_ENV_PATH="1",
     PYTHONNOUSERSITE="1",
     IPYTHONDIR=str(Path(".snakemake/ipython").absolute()),
 )
 os.environ.pop("JUPYTER_PATH", None)
-# Executed copies hold pictures as JPEG: a third of PNG's size, and the figures lie beside them.
+# Executed copies store pictures as JPEG, a third of PNG's size; the figures are also saved as PNG.
 settings = Path(os.environ["IPYTHONDIR"], "profile_default", "ipython_kernel_config.py")
 settings.parent.mkdir(parents=True, exist_ok=True)
 settings.write_text(
@@ -88,7 +89,10 @@ settings.write_text(
 
 
 def imported(text, package):
-    """The files of this repo that a module's or notebook's text imports; `package` is its folder."""
+    """The files of this repo that a module's or notebook's code imports.
+
+    text: the code. package: the parts of its folder's path, to resolve relative imports.
+    """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             dotted = [alias.name for alias in node.names]
@@ -101,12 +105,12 @@ def imported(text, package):
         for name in dotted:
             path = Path(*name.split("."))
             yield from filter(Path.is_file, (path.with_suffix(".py"), path / "__init__.py"))
-            if name == "dfa.rivals":  # it imports whatever lies in its folder
+            if name == "dfa.rivals":  # it imports all modules in its folder
                 yield from path.glob("*.py")
 
 
 def library(name):
-    """The modules of dfa that a notebook imports, and those that they import."""
+    """The modules of dfa that a notebook imports, directly or through other modules."""
     cells = json.loads(Path("notebooks", f"{name}.ipynb").read_text("utf-8"))["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     found, todo = set(), [(code, ())]
@@ -118,31 +122,31 @@ def library(name):
 
 
 def first_lines(source):
-    """The first line of each code cell as papermill runs them: None stands for a markdown cell."""
+    """The first line of each cell that papermill runs; None for a markdown cell."""
     lines = []
     for cell in json.loads(Path(source).read_text("utf-8"))["cells"]:
         text = "".join(cell["source"]).strip()
         lines.append(text.partition("\n")[0] if cell["cell_type"] == "code" else None)
         if "parameters" in cell["metadata"].get("tags", []):
-            lines.append(f'profile = "{PROFILE}"')  # the cell that papermill puts in
+            lines.append(f'profile = "{PROFILE}"')  # the cell that papermill inserts
     return lines
 
 
 def hold(name):
-    """A lock on `name`, held while the returned file is open: what is killed lets go of it."""
+    """Wait for a lock on `name`. It is held while the returned file is open; a kill releases it."""
     RUNS.mkdir(parents=True, exist_ok=True)
     lock = open(RUNS / f".{name}.lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"another {name} of profile {PROFILE} is at work: waiting for it", flush=True)
+        print(f"another {name} of profile {PROFILE} is running: waiting for it", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
 
 def run_notebook(name, source, threads):
-    """Run one notebook, saying which cell it is in and what it prints; WorkflowError if it fails."""
-    lock = hold(name)  # outlives a killed run as long as its notebook does
+    """Run one notebook; print its current cell and its output. Raises WorkflowError if it fails."""
+    lock = hold(name)  # if Snakemake is killed, the notebook's process still holds it
     COPIES.mkdir(parents=True, exist_ok=True)
     partial = RUNS / f"{name}.partial.ipynb"
     lines = first_lines(source)
@@ -168,7 +172,7 @@ def run_notebook(name, source, threads):
                     say(f"[{cell}/{cells}] {lines[at - 1]}")
             elif line.strip() and not noise.match(line):
                 said = line
-                # Papermill's own traceback stands between the cell and what it raised.
+                # skip papermill's own traceback, between the cell and the exception that it raised
                 muted = line.startswith("Traceback") or muted and "PapermillExec" not in line
                 if not muted:
                     say(f"    {line}")
@@ -177,8 +181,8 @@ def run_notebook(name, source, threads):
             f"{name} failed in cell [{cell}]: {said}", f"That cell is marked in {partial}"
         ) from None
     os.replace(partial, COPIES / f"{name}.ipynb")
-    # Its times are in it: the report reads them, and what comes after is out of date even to a
-    # checksum.
+    # The report reads these times. They also change the file's checksum, so later notebooks run
+    # again.
     times = {"began": began, "ended": time.time()}
     (RUNS / f"{name}.done").write_text(json.dumps(times) + "\n")
     say(f"done in {times['ended'] - began:.0f} s")
@@ -187,7 +191,7 @@ def run_notebook(name, source, threads):
 
 if workflow.is_main_process:
     lock = hold("run")
-    # A notebook whose artifacts were removed is not up to date.
+    # a notebook whose outputs were deleted is not up to date
     kept = Path("figures", PROFILE, "manifest.json")
     needs = [(name, COPIES / f"{name}.ipynb") for name in AFTER]
     for entry in json.loads(kept.read_text("utf-8")) if kept.exists() else []:
@@ -215,7 +219,7 @@ rule notebook:
         run_notebook(wildcards.name, input.notebook, threads)
 
 
-# What takes longest, and what waits for it, begins first, or it would be the last to end.
+# The longest notebooks, and those that they need, start first, so that the whole run ends earlier.
 use rule notebook as longest_notebook with:
     output:
         RUNS / "{name,07_audio_features|08_rivals_anyone|09_rivals_person}.done",

@@ -1,4 +1,4 @@
-"""The sample captures that come with the package: synthetic actors, and what they really did."""
+"""The sample captures in the package: videos of synthetic actors, with their true motion."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ TEST = ("subject_a", "subject_b")
 CORPUS = tuple(f"corpus_{i:02d}" for i in range(1, 13))
 NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
-SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # of what is in no capture, beside TEST
+SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # language -> subject whose voice speaks it
 SAMPLES = "sample captures, synthetic actors"  # what was measured, in words
-RATED = 6  # s that people rate of each video (`dfa.study`)
+RATED = 6  # seconds of each video that people rate (`dfa.study`)
 VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
-HELD = 0.12  # s from which a vowel counts as held
+HELD = 0.12  # seconds; a longer vowel counts as held
 
 
 def path(name: str) -> Path:
-    """The video of a sample capture; InputError if there is none of that name."""
+    """Path of the video of a sample capture. Raises InputError if it does not exist."""
     if name not in NAMES:
         raise InputError(f"there is no sample capture {name!r}: choose one of {', '.join(NAMES)}")
     file = FOLDER / f"{name}.mp4"
@@ -34,15 +34,16 @@ def path(name: str) -> Path:
 
 
 def unseen(name: str) -> Path:
-    """A recording of the voice of a test subject, or one of `SPEAKERS`, saying what is in none of
-    the captures (FLAC)."""
+    """Path (FLAC) of speech that is in no capture, in the voice of `name`: TEST or SPEAKERS."""
     return path(name).with_name(f"{name}_unseen.flac")
 
 
 def recording(name: str, runs: str | Path, size: int) -> Recording:
-    """A sample capture at a frame side of `size` pixels, as notebook 01 tracked it to the folder
-    `runs`."""
-    from .recording import Attributes, Recording  # they load torch, which raters' pages do not
+    """A sample capture with frames of `size` pixels and the attributes of notebook 01 in `runs`.
+
+    Raises InputError if the capture or the attributes do not exist.
+    """
+    from .recording import Attributes, Recording  # slow: they import torch
 
     attributes = Attributes.load(Path(runs) / name / "attributes.npz")
     return Recording.load(name, path(name), attributes, size)
@@ -55,37 +56,42 @@ def sound(name: str, seconds: float | None = None) -> np.ndarray:
 
 
 def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
-    """What methods' own videos of a test subject say, each (640 T,) and at most this long: `own`
-    in the subject's voice, `zh` and `de` in those of two corpus speakers, as long as people rate.
-    None is in a capture."""
+    """Speech, not in any capture, for the generated videos of a test subject.
+
+    Returns audio (640 T,) by name: `own`, in the voice of the subject, at most `seconds` long; `zh`
+    and `de`, in the voices of two corpus subjects, also at most RATED seconds long.
+    """
     rated = min(seconds, RATED)
-    said = {"own": (name, seconds)} | {k: (who, rated) for k, who in SPEAKERS.items()}
+    speech = {"own": (name, seconds)} | {k: (who, rated) for k, who in SPEAKERS.items()}
     return {
         key: read_audio(unseen(voice))[: int(longest * FPS) * SAMPLES_PER_FRAME]
-        for key, (voice, longest) in said.items()
+        for key, (voice, longest) in speech.items()
     }
 
 
 def truth(name: str) -> dict[str, np.ndarray]:
-    """What the actor of a capture of T frames really did.
+    """The true motion and speech of the actor in a capture of T frames, arrays by name:
 
-    h (T, 6) head pose (X_cam = R X + t, origin between the eyeballs); actions (T, 52) facial
-    actions in [0, 1] and action_names (52,); blink (T,) lid closure; blink_onsets (n,) in frames;
-    gaze (T, 2) of the eyes in the head, radians to the image's right and down; phonemes (n, 2)
-    start and end in seconds and phoneme_names (n,) in IPA; sentences (n, 2) start and end in
-    seconds of those spoken whole, and their transcripts (n,) in a to z, space and apostrophe
-    (Mandarin in pinyin).
+    - h (T, 6): head pose in rad and m (X_cam = R X + t, origin between the eyeballs).
+    - actions (T, 52), 0 to 1, and action_names (52,): facial actions.
+    - blink (T,): closure of the lids, 0 to 1. blink_onsets (n,): frames.
+    - gaze (T, 2): of the eyes in the head, rad, to the right and down in the image.
+    - phonemes (n, 2), seconds of start and end, and phoneme_names (n,) in IPA.
+    - sentences (n, 2), seconds of start and end of complete sentences, and transcripts (n,) in a to
+      z, space and apostrophe (Mandarin in pinyin).
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)
 
 
 def quiet_and_held(name: str, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the first T frames lie in silence, two frames from any phoneme, and which within a
-    held vowel: (T,) bool each."""
-    said = truth(name)
+    """Which of the first T frames are silent, and which are in a held vowel: (T,) bool each.
+
+    Silent frames are at least two frames from any phoneme.
+    """
+    actor = truth(name)
     quiet, held = np.ones(T, bool), np.zeros(T, bool)
-    for (start, end), phone in zip(said["phonemes"] * FPS, said["phoneme_names"], strict=True):
+    for (start, end), phone in zip(actor["phonemes"] * FPS, actor["phoneme_names"], strict=True):
         quiet[max(0, int(start) - 2) : int(np.ceil(end)) + 2] = False
         if end - start >= HELD * FPS and VOWELS & set(str(phone)):
             held[int(np.ceil(start)) : int(end)] = True

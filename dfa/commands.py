@@ -1,6 +1,6 @@
-"""What each command of the command line does, and prints.
+"""The commands of the command line. Each one takes the parsed arguments and prints its results.
 
-An error that a user can mend is an InputError: one line that says what to do.
+All raise InputError for an error that the user can correct: one line that says how.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .media import FPS, InputError, check_output
 if TYPE_CHECKING:
     import numpy as np
 
-SHORT = 30.0  # seconds of video below which a model is poor
-SHOWN = 10  # reasons of clips left out that are printed
+SHORT = 30.0  # seconds; a shorter video gives a poor model
+SHOWN = 10  # largest number of printed reasons for omitted clips
 
 
 def track_command(args: argparse.Namespace) -> None:
+    """`dfa track`: track a video, a folder of videos, or a dataset folder."""
     import time
 
     from .datasets.adnerf import is_adnerf
@@ -56,7 +57,7 @@ def track_command(args: argparse.Namespace) -> None:
 
 @contextmanager
 def images_of(folder: str) -> Iterator[Path]:
-    """The images of a dataset folder as a video, for a while; errors speak of the folder."""
+    """A temporary video of the images in a dataset folder. Errors name the folder."""
     from .datasets.adnerf import as_video
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,12 +69,13 @@ def images_of(folder: str) -> Iterator[Path]:
 
 
 def track_corpus_command(args: argparse.Namespace) -> None:
+    """`dfa track FOLDER`: track each video of a folder."""
     import time
 
     from .datasets.corpus import track_corpus
 
     if args.jobs is not None and args.jobs < 1:
-        raise InputError("--jobs wants 1 or more")
+        raise InputError("--jobs must be 1 or more")
     began = time.monotonic()
     facts = track_corpus(args.video, args.output, args.jobs)
     facts["seconds"] = round(time.monotonic() - began, 2)
@@ -96,6 +98,7 @@ def track_corpus_command(args: argparse.Namespace) -> None:
 
 
 def fit_command(args: argparse.Namespace) -> None:
+    """`dfa fit`: train a talking head on a video or a dataset folder."""
     from .datasets.adnerf import is_adnerf, read_sound
     from .media import read_voice
 
@@ -107,8 +110,8 @@ def fit_command(args: argparse.Namespace) -> None:
         return fit_video(args, args.video, read_voice(args.video))
     if not is_adnerf(args.video):
         raise InputError(
-            f"{args.video} is a folder, and no dataset of the AD-NeRF family: give one video of"
-            " one person"
+            f"{args.video} is a folder, but not a dataset of the AD-NeRF family: give one video"
+            " of one person"
         )
     audio = read_sound(args.video)
     with images_of(args.video) as video:
@@ -116,7 +119,7 @@ def fit_command(args: argparse.Namespace) -> None:
 
 
 def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
-    """Learn to be the person in `video` who says `audio` (n,), 16 kHz."""
+    """Train a talking head on a video with the audio (n,), 16 kHz, and write its model.json."""
     import torch
 
     from . import __version__
@@ -124,23 +127,23 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     from .method.tracking import tracked
     from .profiles import profile
     from .recording import Recording
-    from .training import metadata, one_first, pick_device, rank_and_world, say
+    from .training import metadata, pick_device, rank_and_world, rank_zero_first, say
 
     out, p = Path(args.output), profile(args.profile)
     p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
     if p.size < 32 or p.size % 2:
-        raise InputError("--size wants an even number of pixels, 32 at least")
+        raise InputError("--size must be an even number of pixels, at least 32")
     out.mkdir(parents=True, exist_ok=True)
     say("tracking")
-    with one_first(pick_device(args.device)):
+    with rank_zero_first(pick_device(args.device)):
         attributes = tracked(video, out / "attributes.npz")
     T = len(attributes)
     warnings = [f"made from {T / FPS:.1f} s of video"]
     if T / FPS < SHORT:
         warnings[0] += (
-            f" (at least {SHORT:.0f} s is advised): it has seen few sounds, poses and blinks, so"
-            " expect lips that barely move on unseen sounds, blur and drifting colours outside the"
-            " seen poses, and eyes that may not shut"
+            f" (at least {SHORT:.0f} s is advised): few sounds, poses and blinks. Expect lips that"
+            " barely move with new audio, blur and wrong colours at new poses, and eyes that may"
+            " not close"
         )
         say(f"warning: {warnings[0]}", file=sys.stderr)
     recording = Recording.load(Path(video).stem, video, attributes, p.size, audio)
@@ -152,11 +155,12 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     )  # fmt: skip
     if rank_and_world()[0] == 0:
         write_json(out / "model.json", model)
-    say(f"{out}: {p.size}x{p.size}, training PSNR {psnr:.1f} dB. Let it speak:")
+    say(f"{out}: {p.size}x{p.size}, training PSNR {psnr:.1f} dB. To render speech:")
     say(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
 
 
 def write_json(path: Path, value: dict) -> None:
+    """Write a JSON file. Raises InputError if it cannot be written."""
     from .media import atomic
 
     with atomic(path) as tmp:
@@ -164,6 +168,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def speak_command(args: argparse.Namespace) -> None:
+    """`dfa speak`: render a fitted person who says the audio, to an mp4 file."""
     import torch
     from tqdm import tqdm
 
@@ -174,10 +179,10 @@ def speak_command(args: argparse.Namespace) -> None:
     folder = Path(args.model)
     if not (folder / "model.json").exists():
         raise InputError(
-            f"{folder} holds no finished model: make one with `dfa fit VIDEO -o {folder}`"
+            f"{folder} has no finished model: make one with `dfa fit VIDEO -o {folder}`"
         )
     if args.size and (args.size < 32 or args.size % 2):
-        raise InputError("--size wants an even number of pixels, 32 at least")
+        raise InputError("--size must be an even number of pixels, at least 32")
     check_output(args.output)
     audio = read_voice(args.audio)
     if len(audio) < SAMPLE_RATE // 2:
@@ -191,7 +196,7 @@ def speak_command(args: argparse.Namespace) -> None:
     personal = None
     if args.pose_from:
         personal = subject.corpus.personal(track(args.pose_from))
-        # another camera, another chair: keep the movement, take this subject's place
+        # keep the motion, but around the mean pose of this subject
         personal[:, :6] += subject.field.h_mean - personal[:, :6].mean(0)
     frames = subject.speak(audio, seed=args.seed, personal=personal, size=args.size)
     n = frame_count(audio)
@@ -201,6 +206,7 @@ def speak_command(args: argparse.Namespace) -> None:
 
 
 def score_command(args: argparse.Namespace) -> None:
+    """`dfa score`: print the metrics of section 4.1 for a video."""
     from .evaluation.expert import load_expert
     from .evaluation.protocol import score
     from .evaluation.syncnet import load_syncnet
@@ -212,9 +218,9 @@ def score_command(args: argparse.Namespace) -> None:
     if args.table:
         return score_table(args, expert, judge)
     if args.output:
-        raise InputError("-o is where --table is written: without it, use --json and redirect")
+        raise InputError("-o works only with --table: use --json and redirect the output")
     if not args.reference:
-        raise InputError("give the real video too, or --table and a folder of results")
+        raise InputError("give also the real video, or --table and a folder of results")
     rows = score(args.generated, args.reference, expert)
     if args.json:
         scores = json.loads(rows.set_index("metric").to_json(orient="index"))
@@ -235,16 +241,16 @@ def score_command(args: argparse.Namespace) -> None:
             f"{r.metric:13s} {r.value:8.3f}  95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]"
             f"  {r.n} clips  {units[r.metric]}"
         )
-    worst = float(rows.n.min())
-    if worst < 3:
+    fewest = float(rows.n.min())
+    if fewest < 3:
         print(
-            f"note: {worst:.0f} clip(s) of 1.2 s only: intervals this small in number say little",
+            f"note: only {fewest:.0f} clip(s) of 1.2 s: the intervals are not reliable",
             file=sys.stderr,
         )
 
 
 def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
-    """Table 2 of a folder of results."""
+    """`dfa score --table`: print table 2 of a folder of results, and write it to -o."""
     from .evaluation.comparison import table2
     from .report.provenance import write_csv
     from .report.tables import wide
@@ -265,6 +271,7 @@ def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
 
 
 def origin_command(args: argparse.Namespace) -> None:
+    """`dfa origin`: print the origin of a figure, table or video."""
     from .machine import root
     from .report import origin
 
@@ -275,15 +282,17 @@ def origin_command(args: argparse.Namespace) -> None:
 
 
 def export_command(args: argparse.Namespace) -> None:
+    """`dfa export`: write a dataset folder for methods of the AD-NeRF family."""
     from .datasets.export import write_adnerf
     from .recording import Attributes
 
     attributes = Attributes.load(args.attributes) if args.attributes else None
     n = write_adnerf(args.video, args.output, size=args.size, attributes=attributes, aud=args.aud)
-    print(f"{args.output}: {n} frames of {args.size}x{args.size}; its README.txt says what is what")
+    print(f"{args.output}: {n} frames of {args.size}x{args.size}; see its README.txt")
 
 
 def bench_command(args: argparse.Namespace) -> None:
+    """`dfa bench`: print the training and rendering speed of both fields."""
     from .evaluation.bench import bench
     from .profiles import profile
 
@@ -298,6 +307,7 @@ def bench_command(args: argparse.Namespace) -> None:
 
 
 def bench_table(result: dict) -> str:
+    """The result of `evaluation.bench.bench` as text."""
     fields, gain = result["fields"], result["speedup"]
     names = dict(
         step_s="a training step, s", train_s="training in all, s",
@@ -328,6 +338,7 @@ def bench_table(result: dict) -> str:
 
 
 def captures_command(args: argparse.Namespace) -> None:
+    """`dfa captures`: make the sample captures again."""
     from .captures import NAMES
 
     unknown = set(args.names) - set(NAMES)

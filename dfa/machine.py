@@ -1,4 +1,4 @@
-"""Where a run happens: the repo, its commit, the machine, and whether somebody is looking."""
+"""The environment of a run: repository, commit, device, interactive or not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from .media import InputError
 
 
 def attended() -> bool:
-    """Whether somebody looks at this notebook, or the workflow runs it alone."""
+    """True if a person runs this notebook, False if the workflow does."""
     return "DFA_WORKFLOW" not in os.environ
 
 
 def root() -> Path:
-    """The repo: the nearest folder from the current one upward that holds the Snakefile.
+    """The folder of the repository: the current folder or the nearest one above with a Snakefile.
 
-    A notebook runs with the root as its folder under papermill, with notebooks/ in JupyterLab.
+    The current folder of a notebook is the root under papermill, notebooks/ in JupyterLab. Raises
+    InputError outside the repository.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -28,7 +29,7 @@ def root() -> Path:
 
 
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit's hash, and whether anything but the artifacts differs from it."""
+    """Hash of the current commit, and whether files outside figures/ differ; None without git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -44,7 +45,7 @@ def commit_of(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def device_name(device: str) -> str:
-    """A torch device in words: the model of the GPU, or of the CPU and its cores."""
+    """Name of a torch device: model of the GPU, or model of the CPU and its number of cores."""
     if str(device).startswith("cuda"):
         import torch
 

@@ -1,21 +1,19 @@
-"""Video and sound in and out: 25 frames/s RGB, 16 kHz mono, files written whole or not at all."""
+"""Read and write video (RGB, 25 fps) and audio (mono, 16 kHz).
+
+A file is written completely or not at all.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-import wave
 from fractions import Fraction
 from itertools import islice
 from math import gcd
+from pathlib import Path
 
 import av
 import cv2
@@ -24,13 +22,13 @@ from scipy.signal import resample_poly
 
 FPS = 25
 SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # audio sample 640 t belongs to the start of frame t
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640; sample 640 t is at the start of frame t
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpeg", ".mpg", ".wmv")
-SILENCE = 1e-3  # a peak below this (-60 dBFS) is no voice
+SILENCE = 1e-3  # peak amplitude (-60 dBFS); audio below it has no voice
 
 
 class InputError(Exception):
-    """Something the user can put right; the message is one line that says what to do."""
+    """An error that the user can correct; the message is one line that says how."""
 
 
 # ------------------------------------------------------------------------------------ writing
@@ -38,9 +36,9 @@ class InputError(Exception):
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; renamed to it on success, removed on any failure.
+    """Yield a temporary path beside `path`: renamed to `path` on success, removed on failure.
 
-    Raises InputError where the folder or the file cannot be written.
+    Raises InputError if the folder or the file cannot be written.
     """
     path = Path(path)
     if path.is_dir():
@@ -48,7 +46,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     if not path.parent.is_dir():
         what = "is not a folder" if path.parent.exists() else "does not exist"
         raise InputError(f"cannot write {path}: {path.parent} {what}; choose another output")
-    # The suffix stays last, because writers such as numpy's choose the format by it.
+    # Keep the suffix: writers such as numpy choose the format by it.
     part = path.with_name(f".{path.stem[:100]}.{os.getpid()}.part{path.suffix}")
     try:
         part.touch()  # fail before the work, not after it
@@ -63,11 +61,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         try:
             part.unlink(missing_ok=True)
         except OSError:
-            pass  # the folder itself has gone or is a file
+            pass  # the folder is missing or a file
 
 
 def check_output(path: str | Path) -> None:
-    """Raise InputError if `path` cannot be written: for asking before long work."""
+    """Raise InputError if `path` cannot be written. For use before long work."""
     try:
         with atomic(path):
             raise InterruptedError  # leave without the rename
@@ -77,18 +75,19 @@ def check_output(path: str | Path) -> None:
 
 
 def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    audio: np.ndarray | None = None,
-    crf: int = 18,
+    path: str | Path, frames: Iterable[np.ndarray], audio: np.ndarray | None = None, crf: int = 18,
     lossless: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write `frames` (each (H, W, 3) uint8 RGB, even sides) at 25 fps as an H.264 + AAC mp4.
 
-    `audio` is (n,) mono in [-1, 1] at 16 kHz, cut or padded with silence to the frames' length.
-    The frames may be a generator: they are encoded as they come. The bytes written depend on
-    the arguments alone (one thread, no dates). `lossless` keeps every pixel, for measuring: `crf`
-    then counts for nothing, and not every player shows it.
+    Args:
+        frames: may be a generator, they are encoded one by one.
+        audio: (n,) mono in [-1, 1], 16 kHz; cut, or padded with silence, to their length.
+        crf: quality of H.264, 0 to 51, lower is better; ignored if lossless.
+        lossless: keep each pixel exactly, for measurements. Not every player can play it.
+
+    The bytes depend only on the arguments (one thread, no dates). Raises InputError if there are no
+    frames, a side is odd, or `path` cannot be written.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -104,8 +103,8 @@ def write_video(
             video = container.add_stream(codec, rate=FPS)
             video.width, video.height, video.pix_fmt = width, height, colours
             video.thread_count = 1
-            # x264's macroblock tree works on 8 blocks of 16 pixels at a time; where they do not
-            # fill the row it reads beyond, and the bytes differ from run to run.
+            # The macroblock tree of x264 works on 8 blocks of 16 pixels. If they do not fill the
+            # row, it reads beyond the row, and the bytes differ from run to run.
             tree = "mbtree=1" if width % 128 == 0 else "mbtree=0"
             quality = {"qp": "0"} if lossless else {"crf": str(crf)}
             video.options = quality | {"flags": "+bitexact", "x264-params": tree}
@@ -121,8 +120,8 @@ def write_video(
                 if audio is not None:
                     piece = np.zeros((1, SAMPLES_PER_FRAME), np.float32)
                     start = t * SAMPLES_PER_FRAME
-                    got = audio[start : start + SAMPLES_PER_FRAME]
-                    piece[0, : len(got)] = np.clip(got, -1, 1)
+                    samples = audio[start : start + SAMPLES_PER_FRAME]
+                    piece[0, : len(samples)] = np.clip(samples, -1, 1)
                     chunk = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
                     chunk.sample_rate, chunk.pts = SAMPLE_RATE, start
                     chunk.time_base = Fraction(1, SAMPLE_RATE)
@@ -134,7 +133,10 @@ def write_video(
 
 
 def write_audio(path: str | Path, audio: np.ndarray) -> None:
-    """Write `audio` (n,) in [-1, 1] at 16 kHz, 16 bits, mono: as FLAC if `path` says so, or wav."""
+    """Write `audio` (n,) in [-1, 1] at 16 kHz, 16 bits, mono: FLAC if `path` ends so, else wav.
+
+    Raises InputError if `path` cannot be written.
+    """
     pcm = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
     if Path(path).suffix == ".flac":
         with atomic(path) as part, av.open(str(part), "w", format="flac") as container:
@@ -155,67 +157,67 @@ def write_audio(path: str | Path, audio: np.ndarray) -> None:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
-    """Open a media file; every way in which it can be unreadable becomes an InputError."""
+    """Open a media file. Raises InputError if it cannot be read or decoded."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path")
     if path.is_dir():
         raise InputError(f"{path} is a folder: give one video or sound file")
     try:
-        # An absolute path, so that a colon in a name is not taken for a protocol.
+        # An absolute path: FFmpeg takes a colon in a relative name for a protocol.
         with av.open(str(path.absolute())) as container:
             yield container
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
             f"{path} cannot be decoded (not a media file, or cut short): "
-            "export it again, as mp4 for instance"
+            "export it again, for example as mp4"
         ) from error
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first stream that is a film, not a cover picture."""
+    """The first video stream that is not a cover picture."""
     cover = av.stream.Disposition.attached_pic
     films = [s for s in container.streams.video if not s.disposition & cover]
     return films[0] if films else None
 
 
 def _timed_frames(path: str | Path) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """Decoded frames as (presentation time, duration, frame), times in seconds."""
+    """Yield decoded frames as (presentation time, duration, frame), times in seconds."""
     with _opened(path) as container:
         stream = _video_stream(container)
         if stream is None:
             raise InputError(f"{path} has no video stream: give a video that shows a face")
         stream.thread_type = "AUTO"
-        usual = float(1 / (stream.average_rate or stream.guessed_rate or FPS))
-        promised = float((stream.duration or 0) * stream.time_base)
-        time, first = -usual, None
+        default = float(1 / (stream.average_rate or stream.guessed_rate or FPS))
+        expected = float((stream.duration or 0) * stream.time_base)
+        time, first = -default, None
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise av.error.InvalidDataError(1, "corrupt packet", str(path))
             for frame in packet.decode():
-                time = time + usual if frame.time is None else frame.time
+                time = time + default if frame.time is None else frame.time
                 first = time if first is None else first
-                duration = float((frame.duration or 0) * (frame.time_base or 0)) or usual
+                duration = float((frame.duration or 0) * (frame.time_base or 0)) or default
                 yield time, duration, frame
-        if first is not None and time + usual - first < 0.9 * promised - 0.2:
+        if first is not None and time + default - first < 0.9 * expected - 0.2:
             raise InputError(
-                f"{path} is cut short: {time + usual - first:.1f} s of {promised:.1f} s are there; "
+                f"{path} is cut short: it has {time + default - first:.1f} s of {expected:.1f} s; "
                 "copy or export it again"
             )
 
 
 def iter_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Yield the video's frames, (H, W, 3) uint8 RGB, upright, at 25 fps.
+    """Yield the frames of a video, (H, W, 3) uint8 RGB, upright, at 25 fps.
 
-    Another or a varying frame rate is resampled in time: frame t is the one whose presentation
-    time is nearest to t / 25 s after the first. Raises InputError where there is no video, or
-    one that cannot be decoded to its end.
+    Other or varying frame rates are resampled in time: frame t is the source frame nearest to
+    t / 25 s after the first one. Raises InputError if there is no video, or if it cannot be decoded
+    to its end.
     """
     shown, start, before, end, t = None, 0.0, 0.0, 0.0, 0
     for time, duration, frame in _timed_frames(path):
         if shown is None:
             start = time
-        elif time <= before:  # a broken time stamp: later frames cannot be shown earlier
+        elif time <= before:  # a wrong time stamp: times must increase
             continue
         else:
             image = None
@@ -233,15 +235,15 @@ def iter_frames(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """RGB (H, W, 3) uint8, turned as the file's display matrix asks (phones film sideways)."""
+    """RGB (H, W, 3) uint8, rotated by the display matrix of the file (from phones, for example)."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
 def read_audio(path: str | Path) -> np.ndarray:
-    """The sound as (n,) float32 in [-1, 1], mono, 16 kHz; sample 0 is at the video's first frame.
+    """Audio (n,) float32 in [-1, 1], mono, 16 kHz. Sample 0 is at the first video frame.
 
-    Channels are averaged. Raises InputError where there is no sound track.
+    Channels are averaged. Raises InputError if there is no sound track, or it cannot be decoded.
     """
     with _opened(path) as container:
         if not container.streams.audio:
@@ -250,7 +252,7 @@ def read_audio(path: str | Path) -> np.ndarray:
         film = _video_stream(container)
         zero = float(film.start_time * film.time_base) if film and film.start_time else 0.0
         if film is None:
-            zero = None  # a sound file starts where it starts
+            zero = None  # no video: start at the first sample
         to_float = av.AudioResampler(format="fltp")
         pieces, rate, n = [], 0, 0
         for decoded in container.decode(stream):
@@ -264,7 +266,7 @@ def read_audio(path: str | Path) -> np.ndarray:
                         piece = piece[-late:]
                         if not len(piece):
                             continue
-                    # The start is placed to the sample; later, only real gaps are filled.
+                    # Exact at the start; later, fill only gaps above 0.05 s.
                     elif late > (0 if n == 0 else 0.05 * rate):
                         pieces.append(np.zeros(late, np.float32))
                         n += late
@@ -280,7 +282,7 @@ def read_audio(path: str | Path) -> np.ndarray:
 
 
 def read_voice(path: str | Path) -> np.ndarray:
-    """`read_audio`, and an InputError where the sound is silent throughout."""
+    """Audio (n,) as of `read_audio`. Raises InputError also if all of it is silent."""
     audio = read_audio(path)
     if np.abs(audio).max() < SILENCE:
         raise InputError(f"{path} is silent: give a recording in which someone speaks")
@@ -288,32 +290,32 @@ def read_voice(path: str | Path) -> np.ndarray:
 
 
 def video_of(folder: Path, stem: str) -> Path | None:
-    """The video of that name in a folder, whatever its kind."""
+    """The video in `folder` named `stem` plus one of `VIDEOS`; None if there is none."""
     return next((p for s in VIDEOS if (p := folder / f"{stem}{s}").is_file()), None)
 
 
 def frame_count(audio: np.ndarray) -> int:
-    """Video frames that a sound (n,) fills, at least one."""
+    """Number of video frames, at least one, of audio (n,) at 16 kHz."""
     return max(1, round(len(audio) / SAMPLE_RATE * FPS))
 
 
 def square(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
-    """The square `crop` = (x0, y0, side) in pixels of `image`, resized to (size, size, 3)."""
+    """Cut the square `crop` = (x0, y0, side), pixels, from `image` -> (size, size, 3)."""
     x0, y0, side = (int(c) for c in crop)
     cut = image[y0 : y0 + side, x0 : x0 + side]
     if side == size:
         return cut
-    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(cut, (size, size), interpolation=how)
+    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(cut, (size, size), interpolation=method)
 
 
 def frames_of(
     path: str | Path, crop: np.ndarray | None, size: int, n: int | None = None
 ) -> np.ndarray:
-    """All frames of a video's square crop, or the first `n`, resized: (T, size, size, 3) uint8 RGB.
+    """Square frames of a video, all or the first `n`: (T, size, size, 3) uint8 RGB.
 
-    `crop` is (x0, y0, side) in pixels, as in `tracking.Attributes`; None is the centred square.
-    What comes after the first `n` frames is not decoded, so not found damaged either.
+    crop: (x0, y0, side) in pixels, as in `Attributes`; None is the centred square. Raises
+    InputError as `iter_frames`, but frames after the first `n` are not decoded.
     """
     frames = []
     for image in islice(iter_frames(path), n):
@@ -326,12 +328,12 @@ def frames_of(
 
 
 def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
-    """The first n of a sequence (T, ...), which goes back and forth if it is shorter."""
+    """The first n items of a sequence (T, ...); if shorter, it goes back and forth: (n, ...)."""
     turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x
     return turn[np.arange(n) % len(turn)]
 
 
 def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """SHA-256 (hex) of the bytes of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

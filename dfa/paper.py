@@ -1,4 +1,4 @@
-"""What the paper prints: its tables, its claims, the names in them."""
+"""The numbers that the paper prints in its tables, and the names of its methods."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from importlib.resources import files
 import pandas as pd
 import yaml
 
-KEYS = ["testset", "method", "metric"]  # of every long-form table
-TRUTH, OURS = "Ground Truth", "DFA-NeRF"  # as the paper's tables have them, in its order
+KEYS = ["testset", "method", "metric"]  # columns of each long-form table
+TRUTH, OURS = "Ground Truth", "DFA-NeRF"  # names and order as in the tables of the paper
 RIVALS = ("ATVG", "MakeItTalk", "Wav2Lip", "LSP", "AD-NeRF")
 METHODS = (*RIVALS, OURS)
 
 
 def reported(table: str) -> pd.DataFrame:
-    """What the paper prints in `table` ("table2", ...), long-form: testset, method, metric, paper.
+    """Values of a table of the paper ("table2", ...) in columns testset, method, metric, paper.
 
-    The paper's testsets A and B (May, Obama2) stand beside our subject_a and subject_b: alike in
-    role, not in data. Where a table names no testset, `testset` is "".
+    Testsets A and B of the paper (May, Obama2) are called subject_a and subject_b, although our
+    subjects are other people. `testset` is "" if the table has none.
     """
     rows = [
         (testset, method, metric, value)
@@ -32,7 +32,7 @@ def reported(table: str) -> pd.DataFrame:
 
 
 def reported_aspects() -> dict[str, dict[str, str | None]]:
-    """The paper's table 1: {method: {aspect: what it says}}, None where it prints N/A."""
+    """Table 1 of the paper: {method: {aspect: entry}}, None for N/A."""
     table = _reported()["table1"]
     return {m: dict(zip(table["columns"], row, strict=True)) for m, row in table["rows"].items()}
 

@@ -1,4 +1,4 @@
-"""The three profiles. A notebook reads one of these and restates no number."""
+"""The three profiles: all settings of a run. Notebooks read them from here."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from .captures import CORPUS, TEST
 
 @dataclass(frozen=True)
 class Profile:
-    """Settings of one run. Steps are optimiser steps, so the clock decides nothing."""
+    """Settings of one run. Steps are steps of the optimiser, so results do not depend on speed."""
 
     name: str
     size: int  # frame side in pixels
-    seconds: float  # at most this much of each capture is used
-    corpus: tuple[str, ...]  # subjects that F_d, E_a, the expert and the GP-VAE learn from
+    seconds: float  # used of each capture, at most
+    corpus: tuple[str, ...]  # training subjects of F_d, E_a, the expert and the GP-VAE
     disentangle_steps: int
     sync_steps: int
     expert_steps: int
     vae_steps: int
     cme_steps: int  # on the corpus; half as many on one subject
-    long_seconds: float  # of each long sequence of generated motion
-    field_steps: int  # of a field that is to be used: `dfa fit`, `dfa bench`
-    method_steps: int  # of DFA-NeRF's in the notebooks: about as long as each rival trains
-    asr_steps: int  # of table 5's recogniser
-    feature_steps: int  # of each of table 5's fields
-    rival_effort: float  # steps of each rival's trainings, as a share of those of the quick profile
-    talk_seconds: float  # at most this long a talking head is rendered
+    long_seconds: float  # length of a long sequence of generated motion
+    field_steps: int  # of a field for `dfa fit` and `dfa bench`
+    method_steps: int  # of the field of DFA-NeRF in the notebooks: about the time of a rival
+    asr_steps: int  # of the speech recogniser of table 5
+    feature_steps: int  # of each field of table 5
+    rival_effort: float  # steps of the rivals, relative to the quick profile
+    talk_seconds: float  # longest rendered talking head
     test: tuple[str, ...] = TEST
 
 
@@ -34,65 +34,29 @@ PROFILES = {
     p.name: p
     for p in (
         Profile(
-            name="smoke",
-            size=64,
-            seconds=22.0,
-            corpus=CORPUS[:3],
-            disentangle_steps=100,
-            sync_steps=40,
-            expert_steps=20,
-            vae_steps=10,
-            cme_steps=4,
-            long_seconds=20.0,
-            field_steps=40,
-            method_steps=40,
-            asr_steps=6,
-            feature_steps=8,
-            rival_effort=0.01,
+            name="smoke", size=64, seconds=22.0, corpus=CORPUS[:3], disentangle_steps=100,
+            sync_steps=40, expert_steps=20, vae_steps=10, cme_steps=4, long_seconds=20.0,
+            field_steps=40, method_steps=40, asr_steps=6, feature_steps=8, rival_effort=0.01,
             talk_seconds=2.0,
         ),
         Profile(
-            name="quick",
-            size=128,
-            seconds=66.0,
-            corpus=CORPUS,
-            disentangle_steps=3000,
-            sync_steps=800,
-            expert_steps=600,
-            vae_steps=300,
-            cme_steps=80,
-            long_seconds=600.0,
-            field_steps=2000,
-            method_steps=900,
-            asr_steps=700,
-            feature_steps=300,
-            rival_effort=1.0,
+            name="quick", size=128, seconds=66.0, corpus=CORPUS, disentangle_steps=3000,
+            sync_steps=800, expert_steps=600, vae_steps=300, cme_steps=80, long_seconds=600.0,
+            field_steps=2000, method_steps=900, asr_steps=700, feature_steps=300, rival_effort=1.0,
             talk_seconds=12.0,
         ),
         Profile(
-            name="full",
-            size=512,
-            seconds=600.0,
-            corpus=CORPUS,
-            disentangle_steps=50_000,
-            sync_steps=20_000,
-            expert_steps=20_000,
-            vae_steps=50_000,
-            cme_steps=5_000,
-            long_seconds=600.0,
-            field_steps=100_000,
-            method_steps=100_000,
-            asr_steps=20_000,
-            feature_steps=50_000,
-            rival_effort=110.0,
-            talk_seconds=60.0,
+            name="full", size=512, seconds=600.0, corpus=CORPUS, disentangle_steps=50_000,
+            sync_steps=20_000, expert_steps=20_000, vae_steps=50_000, cme_steps=5_000,
+            long_seconds=600.0, field_steps=100_000, method_steps=100_000, asr_steps=20_000,
+            feature_steps=50_000, rival_effort=110.0, talk_seconds=60.0,
         ),
     )
-}
+}  # fmt: skip
 
 
 def profile(name: str) -> Profile:
-    """The profile called `name`: smoke, quick or full."""
+    """The profile called `name`: smoke, quick or full. Raises ValueError for another name."""
     if name not in PROFILES:
         raise ValueError(f"no profile called {name!r}; there are: {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -1,8 +1,8 @@
-"""What a training is known by: its recipe, its data, and the code that decides its weights.
+"""Identity of a training: its recipe, its data, and the code that determines its weights.
 
-A finished training is loaded instead of made again if its key is the same. The key must change with
-everything that can change the weights, and with nothing else: a comment, a docstring, formatting
-and a moved file train nothing again.
+A finished training with the same key is loaded, not repeated. So the key must change with
+everything that can change the weights, and with nothing else: not with comments, docstrings,
+formatting, or the file that holds the code.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ import torch
 from torch import Tensor, nn
 
 PACKAGE = __package__
-# They carry a training out; of `train` the part that decides weights, `update`, is in the key.
+# Not in the key, they only run a training. The part of `train` that matters, `update`, is in it.
 NOT_FOLLOWED = {"train", "learn", "digest", "load", "save", "pick_device", "seconds_spent"}
 CONSTANTS = (bool, int, float, complex, str, bytes, type(None), range, slice, np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All numbers of a training. Each model has its own recipe beside it, with more of them."""
+    """All settings of a training. Each model adds its own in a subclass."""
 
     steps: int
-    lr: float = 1e-3  # of parameters that are in no group of their own
+    lr: float = 1e-3  # learning rate of parameters without a group
     weight_decay: float = 0.0
     warmup: int = 50  # steps in which the learning rate rises
-    clip: float | None = 1.0  # largest norm of the gradient; None is any
+    clip: float | None = 1.0  # largest norm of the gradient; None: no limit
 
 
 def digest(*things: object) -> str:
-    """SHA-256 over arrays, tensors and JSON-able settings: the identity of a training's data."""
+    """SHA-256 (hex) of arrays, tensors and settings that JSON can store."""
     sha = hashlib.sha256()
     for thing in things:
         if isinstance(thing, Tensor):
@@ -55,24 +55,18 @@ def digest(*things: object) -> str:
 
 
 def key(
-    model: nn.Module,
-    loss: Callable,
-    recipe: Recipe,
-    seed: int,
-    data: str,
-    groups: list[dict],
-    uses: tuple[nn.Module, ...] = (),
-    code: tuple[object, ...] = (),
-) -> str:
-    """The identity of a training, SHA-256.
+    model: nn.Module, loss: Callable, recipe: Recipe, seed: int, data: str, groups: list[dict],
+    uses: tuple[nn.Module, ...] = (), code: tuple[object, ...] = (),
+) -> str:  # fmt: skip
+    """The identity of a training, SHA-256 (hex), from all arguments.
 
     Args:
-        model: with the weights that the training starts from.
-        loss: its source counts, with the function that it was made in.
-        data: `digest` of what is learnt from.
-        groups: the optimiser's, each a list of `params` and an `lr`.
-        uses: networks that the loss reads and that are not trained: their weights count too.
-        code: more functions and classes whose source counts, such as the features'.
+        model: with its initial weights.
+        loss: its source, with that of the function that defines it.
+        data: `digest` of the training data.
+        groups: of the optimiser, each with a list `params` and an `lr`.
+        uses: networks that the loss uses but does not train: their weights.
+        code: more functions and classes: their source.
     """
     rates = [(group["lr"], sum(p.numel() for p in group["params"])) for group in groups]
     weights = [m.state_dict() for m in (model, *uses)]
@@ -88,10 +82,9 @@ def key(
 
 
 def code_of(*roots: object) -> list[str]:
-    """The source of functions and classes, and of all in this package that they name, sorted.
+    """Source of functions and classes, and of all names of this package in them, sorted.
 
-    Comments, docstrings, formatting and annotations are left out, and so is where a definition
-    stands. Constants that are named count by their values.
+    Without comments, docstrings, formatting, annotations and file names. Constants: their values.
     """
     found: dict[int, str] = {}
     constants: set[str] = set()
@@ -102,10 +95,10 @@ def code_of(*roots: object) -> list[str]:
             continue
         tree = _tree(thing)
         found[id(thing)] = ast.unparse(tree)
-        for name, value in _named_in(tree, thing):
+        for name, value in _names_in(tree, thing):
             value = _unwrapped(value)
             if _is_ours(value):
-                # each `_fit_...` of a rival is a root of its own training
+                # each `_fit_...` of a rival method has a key of its own
                 if value.__name__ not in NOT_FOLLOWED and not value.__name__.startswith("_fit_"):
                     todo.append(value)
             elif (text := _constant(value, todo)) is not None:
@@ -114,13 +107,13 @@ def code_of(*roots: object) -> list[str]:
 
 
 def _is_ours(value: object) -> bool:
-    """Whether it is a function or class of this package."""
+    """Whether `value` is a function or class of this package."""
     kinds = (types.FunctionType, type)
     return isinstance(value, kinds) and value.__module__.partition(".")[0] == PACKAGE
 
 
 def _unwrapped(value: object) -> object:
-    """A function without its decorators' wrapping, a method as a function."""
+    """The plain function of a decorated function, method or property."""
     if isinstance(value, property):
         value = value.fget
     if isinstance(value, (staticmethod, classmethod, types.MethodType)):
@@ -131,7 +124,7 @@ def _unwrapped(value: object) -> object:
 
 
 def _made_in(loss: Callable) -> object:
-    """The function of a module, or method of its class, whose body defines `loss`, or itself."""
+    """The outermost function or method that defines `loss`, or `loss` itself."""
     loss = _unwrapped(loss)
     path = loss.__qualname__.partition(".<locals>")[0].split(".")
     made_in = sys.modules[loss.__module__]
@@ -175,16 +168,16 @@ class _Bare(ast.NodeTransformer):
 
 
 def _tree(thing: object) -> ast.AST:
-    """The definition as a tree, without docstrings and annotations.
+    """The definition as a syntax tree, without docstrings and annotations.
 
-    Raises OSError where Python does not know the source.
+    Raises OSError if Python has no source of it.
     """
     return _Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(thing))))
 
 
-def _named_in(tree: ast.AST, thing: object) -> Iterator[tuple[str, object]]:
-    """What a definition names and its module has: globals, what it takes of our modules, and the
-    methods that it calls of its own class."""
+def _names_in(tree: ast.AST, thing: object) -> Iterator[tuple[str, object]]:
+    """Names in a definition, and their values: globals of its module, attributes of modules of this
+    package, methods of its own class."""
     scope, taken = vars(sys.modules[thing.__module__]), _globals_of(tree)
     owner = scope.get(thing.__qualname__.partition(".")[0]) if "." in thing.__qualname__ else None
     for node in ast.walk(tree):
@@ -210,7 +203,7 @@ def _globals_of(tree: ast.AST) -> set[str]:
 
 
 def _constant(value: object, todo: list) -> str | None:
-    """The value of a constant as text, None for what is none; functions in it join `todo`."""
+    """The value of a constant as text, or None. Functions in it are added to `todo`."""
     if isinstance(value, CONSTANTS):
         array = isinstance(value, (np.ndarray, Tensor))
         return digest(value) if array else repr(value)

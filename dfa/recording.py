@@ -1,4 +1,4 @@
-"""A tracked video with its sound, and its parts: what is learnt from, and what tests."""
+"""A tracked video with its audio, and its training and test parts."""
 
 from __future__ import annotations
 
@@ -15,64 +15,59 @@ from .recipe import digest
 
 @dataclass
 class Attributes:
-    """What `method.tracking.track` finds in a video of T frames."""
+    """Face attributes of a video of T frames, from `method.tracking.track`."""
 
-    h: np.ndarray  # (T, 6) pitch, yaw, roll (radians), t (metres): X_camera = R x + t
-    F_exp: np.ndarray  # (T, K_exp)
-    F_id: np.ndarray  # (K_id,)
+    h: np.ndarray  # (T, 6) head pose: pitch, yaw, roll (rad), t (m): X_camera = R x + t
+    F_exp: np.ndarray  # (T, K_exp) expression coefficients of eq. 1
+    F_id: np.ndarray  # (K_id,) identity coefficients of eq. 1
     landmarks: np.ndarray  # (T, 68, 3) l = (S_mean + B_exp F_exp) at the iBUG points, metres
-    points: np.ndarray  # (T, 68, 2) the tracked points, in units of the square image
+    points: np.ndarray  # (T, 68, 2) tracked points, in sides of the square image
     ear: np.ndarray  # (T,) eye-aspect ratio, mean of both eyes
-    lost: np.ndarray  # (T,) bool, frames without a face, filled by interpolation
+    lost: np.ndarray  # (T,) bool: frames without a face, interpolated
     crop: np.ndarray  # (3,) x0, y0, side of the square image in the video's pixels
-    h_raw: np.ndarray  # (T, 6) pose from mediapipe's own 3-D points, to compare h with
+    h_raw: np.ndarray  # (T, 6) pose from mediapipe's 3-D points, for comparison
 
     def __len__(self) -> int:
         return len(self.h)
 
     def save(self, path: str | Path) -> None:
-        """Write an npz (no pickles), whole or not at all."""
+        """Write an .npz file without pickles. Raises InputError if it cannot be written."""
         with atomic(path) as part, open(part, "wb") as file:
             np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, path: str | Path) -> Attributes:
-        """Read what `save` wrote; InputError where the file is something else."""
+        """Read a file of `save`. Raises InputError if it is missing or something else."""
         if not Path(path).is_file():
             raise InputError(f"{path} does not exist: make it with `dfa track VIDEO -o {path}`")
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(**{f.name: data[f.name] for f in fields(cls)})
         except (KeyError, ValueError, OSError, EOFError, AttributeError) as error:
-            raise InputError(f"{path} is no output of `dfa track`: make it again") from error
+            raise InputError(f"{path} is not an output of `dfa track`: make it again") from error
 
     def part(self, cut: slice) -> Attributes:
-        """Some of the frames."""
+        """The attributes of the frames in `cut`."""
         of_frame = {f.name for f in fields(self)} - {"F_id", "crop"}
         return replace(self, **{name: getattr(self, name)[cut] for name in of_frame})
 
 
 class Recording:
-    """A tracked video of T frames with its sound, as every method is given it.
+    """A tracked video of T frames with its audio: the input of every method.
 
     Args:
         name: of the person.
-        frames: (T, S, S, 3) uint8, or a function that decodes them when they are first asked for.
+        frames: (T, S, S, 3) uint8, or a function that decodes them at the first use.
         audio: (640 T,) float32, 16 kHz.
         attributes: of the T frames.
-        whole, cut: the recording that this one is a part of, and which frames of it. MFCC are
-            normalised over an utterance, so features of sound are computed over `whole` and cut.
+        whole, cut: if this is a part, the whole recording and the frames of this part. MFCC are
+            normalised over the utterance, so audio features are computed over `whole`, then cut.
     """
 
     def __init__(
-        self,
-        name: str,
-        frames: np.ndarray | Callable[[], np.ndarray],
-        audio: np.ndarray,
-        attributes: Attributes,
-        whole: Recording | None = None,
-        cut: slice | None = None,
-    ) -> None:
+        self, name: str, frames: np.ndarray | Callable[[], np.ndarray], audio: np.ndarray,
+        attributes: Attributes, whole: Recording | None = None, cut: slice | None = None,
+    ) -> None:  # fmt: skip
         self.name, self._frames, self.audio, self.attributes = name, frames, audio, attributes
         self.whole, self.cut = whole or self, cut or slice(0, len(attributes))
 
@@ -81,17 +76,13 @@ class Recording:
 
     @classmethod
     def load(
-        cls,
-        name: str,
-        video: str | Path,
-        attributes: Attributes,
-        size: int,
+        cls, name: str, video: str | Path, attributes: Attributes, size: int,
         audio: np.ndarray | None = None,
-    ) -> Recording:
-        """The video that `attributes` were tracked in, at a frame side of `size` pixels.
+    ) -> Recording:  # fmt: skip
+        """Read a tracked video, with frames of `size` pixels.
 
-        audio: (n,) at 16 kHz where the sound is not the video's own; it is cut or padded with
-        silence to the frames' length. Raises InputError where the video has no sound.
+        audio: (n,), 16 kHz; by default the sound track of the video. It is cut, or padded with
+        silence, to the length of the frames. Raises InputError if the video has no sound.
         """
         T = len(attributes)
         audio = (read_audio(video) if audio is None else audio)[: T * SAMPLES_PER_FRAME]
@@ -100,11 +91,11 @@ class Recording:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """(T, S, S, 3) uint8 RGB, decoded once."""
+        """Frames (T, S, S, 3) uint8 RGB, decoded once."""
         return self._frames() if callable(self._frames) else self._frames
 
     def part(self, start: int, stop: int | None = None) -> Recording:
-        """Frames start .. stop - 1, with their sound and attributes."""
+        """Frames start to stop - 1, with their audio and attributes."""
         start, stop, _ = slice(start, stop).indices(len(self))
         cut, first = slice(start, stop), self.cut.start
         sound = self.audio[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
@@ -115,25 +106,25 @@ class Recording:
 
     @property
     def training(self) -> Recording:
-        """The part to learn from: the first 10/11 of the frames (the authors' split)."""
+        """The training part: the first 10/11 of the frames, the split of the authors."""
         return self.part(0, training_frames(len(self)))
 
     @property
     def test(self) -> Recording:
-        """The part that tests: the rest."""
+        """The test part: the last 1/11 of the frames."""
         return self.part(training_frames(len(self)))
 
     def test_of(self, n: int) -> Recording:
-        """The test part, or the last n frames where it is shorter (the smoke profile's is)."""
+        """The test part, or the last n frames if it is shorter, as in the smoke profile."""
         return self.part(max(0, min(training_frames(len(self)), len(self) - n)))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what a training sees of it."""
+        """SHA-256 of the data that a training uses."""
         a = self.attributes
         return digest(self.frames, self.audio, a.h, a.landmarks, a.points)
 
 
 def training_frames(T: int) -> int:
-    """How many of T frames are for learning: 10/11 of them, rounded down."""
+    """Number of training frames of a recording of T frames: 10/11, rounded down."""
     return T * 10 // 11

@@ -1,9 +1,9 @@
-"""The one training loop. Every learned part of the method goes through `train`.
+"""The training loop. All networks of the method are trained by `train`.
 
-All randomness of step s comes from seeds made of (seed, s), and the optimiser's state is in the
-checkpoint, so a run that was killed goes on and ends with the same bits as an unbroken one.
+The random numbers of a step depend only on the seed and the number of the step, and a checkpoint
+holds the state of the optimiser. So a stopped run that continues ends with the same bits.
 
-Processes that `torchrun` or `fabric run` started train together, each on its own device.
+Processes started by `torchrun` or `fabric run` train together, each on its own device.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .recipe import Recipe, key
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need its loss scale in the checkpoint
+PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; `cuda` is this process's own GPU."""
+    """Device by name. "auto": CUDA if available, else CPU. "cuda": the GPU of this process."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and "LOCAL_RANK" in os.environ:
@@ -43,51 +43,51 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def share(i: Tensor) -> Tensor:
-    """This process's part (n / world, ...) of a batch (n, ...) that all processes drew alike.
+def own_part(i: Tensor) -> Tensor:
+    """The part (n / world, ...) of this process of a batch (n, ...) that is equal in all processes.
 
-    The whole when alone. As the parts are equally large, the mean of the processes' gradients is
-    the gradient of a loss that is a mean over the whole batch:
+    With one process, the whole batch. Parts are equally large, so the mean of the gradients of all
+    processes is the gradient of a loss that is a mean over the batch:
 
-        i = share(torch.randint(len(data), (n,), generator=g))
+        i = own_part(torch.randint(len(data), (n,), generator=g))
 
-    What is drawn from `g` after it is the same in each process, not one process's draw cut up.
-    Raises InputError where the batch does not divide.
+    Later random numbers from `g` are the same in each process. Raises InputError if n is not
+    divisible by the number of processes.
     """
     rank, world = rank_and_world()
     if len(i) % world:
         raise InputError(
-            f"a batch of {len(i)} cannot be shared by {world} processes: start a number that"
-            f" divides {len(i)}"
+            f"a batch of {len(i)} cannot be shared by {world} processes: start a number of"
+            f" processes that divides {len(i)}"
         )
     return i[rank::world]
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Which process this is, and of how many; (0, 1) when alone."""
+    """Number of this process, and how many there are; (0, 1) for a single process."""
     if "LOCAL_RANK" not in os.environ:
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def say(*words: object, file: TextIO | None = None) -> None:
-    """`print`, at once, where this process is the first or alone: what all do is said once."""
+    """`print` without buffering, only in the first process."""
     if rank_and_world()[0] == 0:
         print(*words, file=file, flush=True)
 
 
 def _fabric(device: torch.device, precision: str | None) -> Fabric:
     """Lightning Fabric for a model on `device`, connected with the other processes, if any."""
-    # What `fabric run` was told has started these processes. Fabric would hold it against a model
-    # that lies elsewhere, on the CPU say, so it does not see it; only the precision counts.
-    told = {k: os.environ.pop(k) for k in [*os.environ] if k.startswith("LT_")}
+    # Hide the options of `fabric run`: Fabric would reject a model on another device. Only the
+    # precision is used.
+    options = {k: os.environ.pop(k) for k in [*os.environ] if k.startswith("LT_")}
     try:
         default = "bf16-mixed" if device.type == "cuda" else "32-true"
-        precision = precision or told.get("LT_PRECISION", default)
+        precision = precision or options.get("LT_PRECISION", default)
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
         with warnings.catch_warnings(action="ignore"):
-            from lightning_fabric import Fabric  # half a second that loading a finished one saves
+            from lightning_fabric import Fabric  # slow to import, not needed to load weights
             from lightning_fabric.strategies import DDPStrategy
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -97,29 +97,29 @@ def _fabric(device: torch.device, precision: str | None) -> Fabric:
                 layout = {"devices": devices}
             else:
                 here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-                # Both, for one process may train one model on the CPU and the next on its GPU.
+                # Both: a process may train one model on the CPU and the next on its GPU.
                 backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
                 strategy = DDPStrategy(process_group_backend=backend)
                 layout = {"devices": here, "num_nodes": world // here, "strategy": strategy}
             fabric = Fabric(accelerator=device.type, precision=precision, **layout)
             fabric.launch()
     finally:
-        os.environ.update(told)
+        os.environ.update(options)
     return fabric
 
 
 def _average(
     fabric: Fabric, logged: dict[str, float], parameters: list[nn.Parameter]
 ) -> dict[str, float]:
-    """Give every process the mean of all gradients, in one message; returns the means of what is
-    logged, which goes along: where the loss is not finite, all processes stop.
+    """Replace the gradients by their mean over all processes. Returns the mean of `logged` too.
 
-    A parameter without a gradient here counts as nought, for it may have one elsewhere.
+    One message for all. A parameter without a gradient counts as zero: another process may have
+    one. As all processes know the mean loss, all stop if it is not finite.
     """
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     numbers = grads[0].new_tensor([*logged.values()])
     flat = torch.cat([numbers, *(g.flatten() for g in grads)])
-    # Not "mean": where gloo and nccl stand side by side, Fabric asks gloo for one, and it has none.
+    # Not "mean": with gloo and nccl together, Fabric asks gloo, which has no mean.
     mean = fabric.all_reduce(flat, reduce_op="sum") / fabric.world_size
     numbers, *means = mean.split([len(logged), *(p.numel() for p in parameters)])
     for p, grad in zip(parameters, means, strict=True):
@@ -128,8 +128,8 @@ def _average(
 
 
 @contextmanager
-def one_first(device: torch.device):
-    """What is done inside, one process does first; the others follow, and find its files."""
+def rank_zero_first(device: torch.device):
+    """Run the block in the first process, then in the others, which find its files."""
     if rank_and_world()[1] == 1:
         yield
         return
@@ -138,20 +138,20 @@ def one_first(device: torch.device):
 
 
 def _as_rank_0(model: nn.Module) -> None:
-    """Overwrite every process's weights and buffers with the first one's."""
+    """Copy the weights and buffers of the first process to all processes."""
     for tensor in model.state_dict().values():
         torch.distributed.broadcast(tensor, 0)
 
 
 def save(model: nn.Module, path: str | Path, **metadata: object) -> None:
-    """Write a model's weights and JSON metadata as one safetensors file, whole or not at all."""
+    """Write weights and JSON metadata to a safetensors file. InputError if it cannot be written."""
     _write({k: v for k, v in model.state_dict().items()}, path, metadata)
 
 
 def load(model: nn.Module, path: str | Path) -> dict:
-    """Load weights saved by `save` into `model`, set it to eval, and return the metadata.
+    """Load weights of `save` into `model`, set it to eval mode, and return the metadata.
 
-    Raises InputError where the file is missing, damaged, or of another version's model.
+    Raises InputError if the file is missing, damaged, or of another version of the model.
     """
     try:
         tensors, metadata = _read(path)
@@ -166,12 +166,12 @@ def load(model: nn.Module, path: str | Path) -> dict:
 
 
 def metadata(path: str | Path) -> dict:
-    """What `train` noted of a finished training: recipe, history, seed, seconds."""
+    """Metadata of a finished training: recipe, history, seed, seconds and more."""
     return _read(path)[1]
 
 
 def seconds_spent(path: str | Path) -> float:
-    """Wall-clock seconds that a finished training took; nan where it was not noted."""
+    """Wall-clock seconds of a finished training; nan if unknown."""
     return float(metadata(path).get("seconds", "nan"))
 
 
@@ -191,27 +191,21 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def scheduled(rate: float, recipe: Recipe, step: int) -> float:
-    """The learning rate of a step: a cosine from `rate` to 2 % of it, after a rise over
-    `recipe.warmup` steps."""
+    """Learning rate of a step: cosine from `rate` to 2 % of it, linear rise in the warm-up."""
     cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
     return rate * cosine * min(1.0, (step + 1) / max(recipe.warmup, 1))
 
 
 def make_optimiser(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam over parameter groups, each with its own `lr`."""
+    """AdamW (Loshchilov & Hutter 2019) for parameter groups, each with its own `lr`."""
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, eps=1e-10, fused=True)
 
 
 def update(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    rates: list[float],
-    recipe: Recipe,
-    step: int,
-    loss: Tensor,
-    average: Callable[[], None] = lambda: None,
-) -> None:
-    """Take one step down the gradient of `loss`. `average` is called once there are gradients."""
+    model: nn.Module, optimiser: torch.optim.Optimizer, rates: list[float], recipe: Recipe,
+    step: int, loss: Tensor, average: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """One step of the optimiser. `average` is called after the gradients are computed."""
     for group, rate in zip(optimiser.param_groups, rates, strict=True):
         group["lr"] = scheduled(rate, recipe, step)
     optimiser.zero_grad(set_to_none=True)
@@ -225,7 +219,7 @@ def update(
 def random_windows(
     sequences: Sequence[Tensor], length: int, n: int, g: torch.Generator
 ) -> Iterator[tuple[int, int]]:
-    """n random windows of `length` frames: which of the sequences (T, ...), and its first frame."""
+    """Yield n random windows of `length` frames: number of the sequence (T, ...), first frame."""
     for _ in range(n):
         i = int(torch.randint(len(sequences), (), generator=g))
         first = int(torch.randint(max(len(sequences[i]) - length, 0) + 1, (), generator=g))
@@ -237,15 +231,15 @@ def random_windows(
 
 @dataclass
 class Progress:
-    """How far a training is: what a checkpoint holds beside weights and optimiser."""
+    """Progress of a training, stored in a checkpoint with the weights and the optimiser."""
 
-    step: int = 0  # steps taken
+    step: int = 0  # finished steps
     history: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)  # of what is logged, of this hundredth
+    sums: dict[str, float] = field(default_factory=dict)  # of logged values since the last entry
     seconds: float = 0.0  # wall clock, before this process
 
     def log(self, logged: dict[str, float], steps: int) -> None:
-        """Add a step's numbers; after each hundredth of all steps, their mean joins the history."""
+        """Add the values of a step. After each 1 % of all steps, add their mean to the history."""
         every = max(1, steps // 100)
         self.sums = {k: self.sums.get(k, 0.0) + v for k, v in logged.items()}
         n, self.step = self.step % every + 1, self.step + 1
@@ -254,11 +248,11 @@ class Progress:
             self.sums = {}
 
     def say(self, label: str, steps: int, began: float, start: int) -> None:
-        """Print how far it is, how long it will take, and the numbers of the last hundredth."""
-        left = (time.monotonic() - began) / (self.step - start) * (steps - self.step)
+        """Print the step, the remaining time, and the last entry of the history."""
+        remaining = (time.monotonic() - began) / (self.step - start) * (steps - self.step)
         last = self.history[-1] if self.history else {}
         numbers = " ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step")
-        say(f"{label}: step {self.step}/{steps}, {left:.0f} s left, {numbers}")
+        say(f"{label}: step {self.step}/{steps}, {remaining:.0f} s left, {numbers}")
 
 
 def _save_checkpoint(
@@ -273,7 +267,7 @@ def _save_checkpoint(
 def _load_checkpoint(
     path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> Progress:
-    """Go on from a checkpoint of the same training, or begin where there is none."""
+    """Load a checkpoint with the same key into model and optimiser; without one, begin."""
     tensors, meta = _read(path) if path.exists() else ({}, {})
     if meta.pop("key", None) != key:
         return Progress()
@@ -288,48 +282,42 @@ def _load_checkpoint(
 
 
 def train(
-    model: nn.Module,
-    loss_fn: Callable[[torch.Generator], tuple[Tensor, dict[str, float]]],
-    recipe: Recipe,
-    *,
-    path: str | Path,
-    seed: int,
-    data: str,
-    groups: Iterable[dict] | None = None,
-    uses: Sequence[nn.Module] = (),
-    code: Sequence[object] = (),
-    label: str = "",
-    save_every: float = 20.0,
-    precision: str | None = None,
-) -> list[dict[str, float]]:
-    """Train `model` in place for `recipe.steps` steps of Adam; resumable.
+    model: nn.Module, loss_fn: Callable[[torch.Generator], tuple[Tensor, dict[str, float]]],
+    recipe: Recipe, *, path: str | Path, seed: int, data: str, groups: Iterable[dict] | None = None,
+    uses: Sequence[nn.Module] = (), code: Sequence[object] = (), label: str = "",
+    save_every: float = 20.0, precision: str | None = None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train `model` in place, on its device, for `recipe.steps` steps of AdamW. Resumable.
 
-    It trains where its parameters lie. Several processes average their gradients, end with the same
-    weights, and the first one writes and prints; `share` gives each its part of a batch.
+    With several processes, gradients are averaged, all end with the same weights, and the first one
+    writes and prints. `own_part` gives each process its part of a batch.
 
     Args:
-        model: holds every parameter that is trained, and the weights that it starts from.
-        loss_fn: called with a seeded generator, returns the loss and its parts to be logged.
-        recipe: all numbers of the training.
-        path: the finished weights (`.safetensors`); `path.partial` is the checkpoint on the way.
-            Weights at `path` that were trained under the same `recipe.key` are loaded.
-        data: `digest` of what is learnt from.
+        model: has all trained parameters, with their initial values.
+        loss_fn: called with a seeded generator, returns the loss and a dict of values to log.
+        recipe: settings of the training.
+        path: of the finished weights (`.safetensors`). If this file has the same `recipe.key`, it
+            is loaded instead of training. The checkpoint is `path.partial`.
+        seed: of all random numbers.
+        data: `digest` of the training data.
         groups: parameter groups `{"params": ..., "lr": ...}`; by default all at `recipe.lr`.
-        uses, code: what else decides the weights, see `recipe.key`.
-        save_every: seconds between checkpoints; it has no influence on the result.
-        precision: one of `PRECISIONS`, in which `loss_fn` computes; weights stay float32. None is
-            bf16-mixed on CUDA, else 32-true. Like the device and the number of processes it is not
-            part of a training's identity: what a GPU learnt is loaded on a CPU.
+        uses, code: other networks and code that the weights depend on, see `recipe.key`.
+        label: name of the training in messages.
+        save_every: seconds between checkpoints; does not change the result.
+        precision: one of `PRECISIONS`, for `loss_fn`; weights stay float32. None: bf16-mixed on
+            CUDA, else 32-true. Precision, device and number of processes are not part of the key:
+            a CPU loads what a GPU trained.
 
-    Returns the history: one dict of logged parts for every 1 % of the steps, the mean over these
-    steps and all processes. Raises FloatingPointError where the loss is not finite.
+    Returns the history: a list of dicts, one for each 1 % of the steps, with the mean of the logged
+    values. Raises FloatingPointError if the loss is not finite, InputError if `path` cannot be
+    written.
     """
     path, partial, steps = Path(path), Path(f"{path}.partial"), recipe.steps
     rank, world = rank_and_world()
     groups = list(groups or [{"params": model.parameters(), "lr": recipe.lr}])
     groups = [{**group, "params": list(group["params"])} for group in groups]
-    decides = (make_optimiser, update, *code)
-    identity = key(model, loss_fn, recipe, seed, data, groups, tuple(uses), decides)
+    functions = (make_optimiser, update, *code)
+    identity = key(model, loss_fn, recipe, seed, data, groups, tuple(uses), functions)
     if path.exists():
         tensors, meta = _read(path)
         if meta.get("key") == identity:
@@ -344,7 +332,7 @@ def train(
     optimiser = make_optimiser(groups, recipe)
     progress = _load_checkpoint(partial, identity, model, optimiser)
     if start := progress.step:
-        say(f"{label}: going on from step {start}")
+        say(f"{label}: continuing from step {start}")
     if world > 1:
         _as_rank_0(model)
     model.train()
@@ -352,7 +340,7 @@ def train(
     began = saved = shown = time.monotonic()
     for step in range(start, steps):
         generator.manual_seed(seed * 1_000_003 + step)
-        # Dropout draws from the global generator, in each process its own.
+        # Dropout uses the global generator, with another seed in each process.
         torch.manual_seed(seed * 1_000_003 + step + (rank << 40))
         with fabric.autocast():
             loss, parts = loss_fn(generator)
@@ -372,17 +360,17 @@ def train(
             progress.say(label, steps, began, start)
         if rank == 0 and now - saved > save_every and step + 1 < steps:
             saved = now
-            sofar = replace(progress, seconds=progress.seconds + now - began)
-            _save_checkpoint(partial, identity, model, optimiser, sofar)
+            current = replace(progress, seconds=progress.seconds + now - began)
+            _save_checkpoint(partial, identity, model, optimiser, current)
     model.eval()
     if world > 1:
-        _as_rank_0(model)  # statistics of batch normalisation are each process's own
+        _as_rank_0(model)  # batch normalisation has other statistics in each process
     if rank == 0:
         seconds = round(progress.seconds + time.monotonic() - began, 1)
-        # What draws after a training draws the same where it is loaded.
+        # Random numbers after a training are the same if it is loaded.
         rng = torch.get_rng_state().numpy().tobytes().hex()
         about = dict(history=progress.history, steps=steps, seed=seed, seconds=seconds, rng=rng)
         save(model, path, key=identity, recipe=asdict(recipe), **about)
         partial.unlink(missing_ok=True)
-    fabric.barrier()  # nobody goes on before the file is there
+    fabric.barrier()  # all wait for the file
     return progress.history

@@ -117,10 +117,7 @@ def key_of(tmp_path, monkeypatch):
     def key(sources=(), numbers=Ours(10), seed=0, data="", rates=None, weight=0.0, start=0.0):
         folder = tmp_path / str(next(count))
         folder.mkdir()
-        texts = dict(sources)
-        texts = {k: v for k, v in texts.items() if k not in SOURCES} | SOURCES | {
-            k: v for k, v in texts.items() if k in SOURCES}  # fmt: skip
-        for name, text in texts.items():
+        for name, text in ({"_moved": ""} | SOURCES | dict(sources)).items():
             made = module(folder, name, text)
         torch.manual_seed(0)
         judge = torch.nn.Linear(2, 1)

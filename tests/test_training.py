@@ -40,7 +40,7 @@ def fit(path, recipe=RECIPE, die_at=None, dropout=0.2, **changes):
         calls.append(1)
         if len(calls) == die_at:
             raise Killed
-        x = DATA[training.share(torch.randint(64, (16,), generator=g))]
+        x = DATA[training.own_part(torch.randint(64, (16,), generator=g))]
         off = model.net(x[:, :4]) - x[:, 4:]
         return off.square().mean(), {"off": off.abs().mean().item()}
 
@@ -200,7 +200,7 @@ def test_of_two_processes_one_writes_and_prints_and_nobody_else_does(two):
     folder, out, err = two
     written = sorted(p.name for p in folder.glob("*.safetensors*"))
     assert written == [f"{name}.safetensors" for name in ("broken", "plain", "whole")]
-    said = ["plain: step 30", "whole: step 30", "broken: going on from step 17"]
+    said = ["plain: step 30", "whole: step 30", "broken: continuing from step 17"]
     said += ["broken: step 30", "broken: 30 steps already trained"]
     lines = out.splitlines()
     assert len(lines) == len(said) and all(map(str.startswith, lines, said)), out
@@ -209,17 +209,17 @@ def test_of_two_processes_one_writes_and_prints_and_nobody_else_does(two):
 
 def test_shares_of_a_batch(monkeypatch):
     i = torch.arange(8)
-    assert torch.equal(training.share(i), i)
+    assert torch.equal(training.own_part(i), i)
     parts = []
     for rank in "01":
         for name, value in (("LOCAL_RANK", rank), ("RANK", rank), ("WORLD_SIZE", "2")):
             monkeypatch.setenv(name, value)
-        parts.append(training.share(i))
+        parts.append(training.own_part(i))
         assert training.pick_device("cuda") == torch.device("cuda", int(rank))
     assert sorted(torch.cat(parts).tolist()) == i.tolist()
     assert len(parts[0]) == len(parts[1])
     with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 processes"):
-        training.share(i[:7])
+        training.own_part(i[:7])
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):

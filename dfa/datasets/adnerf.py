@@ -1,10 +1,15 @@
-"""The dataset folder of AD-NeRF and its family (RAD-NeRF, ER-NeRF, SyncTalk), written and read.
+"""The dataset folder of AD-NeRF and its family (RAD-NeRF, ER-NeRF, SyncTalk): reading, and cameras.
 
-Their camera, from data_util/process_data.py and face_tracking/util.py: x right, y up, looking
-along -z; the world is the head's, x right, y up, the face looking along +z; transform_matrix is
-camera to world. Their tracker works in units of BFM / 1e5, which is decimetres, and the json
-divides by 10: its units are metres. A point (X, Y, Z) of the camera lies at pixel
-cx - f X / Z, cy + f Y / Z, Z < 0, pixel centres at halves. Ours is `face.project`: y and z turned.
+Their convention, from data_util/process_data.py and face_tracking/util.py:
+
+- Camera: x right, y up, looking along -z. World: that of the head, x right, y up, the face looks
+  along +z. transform_matrix maps camera to world.
+- Units: the tracker uses BFM / 1e5, which is decimetres. The json divides by 10, so its units are
+  metres.
+- Projection: a camera point (X, Y, Z), Z < 0, is at pixel cx - f X / Z, cy + f Y / Z. Pixel centres
+  are at halves.
+
+Ours is that of `face.project`, with y and z reversed.
 """
 
 from __future__ import annotations
@@ -25,18 +30,18 @@ from ..media import FPS, SAMPLES_PER_FRAME, InputError, atomic, read_voice
 from ..method.face import euler_to_matrix, matrix_to_euler
 from ..recording import training_frames
 
-# Their world's origin is the mean of BFM's vertices; ours lies midway between the eyeballs. This
-# is about where theirs is: RAD-NeRF's box (scale 4, bound 1: 25 cm around, 12.5 cm in depth) and
-# AD-NeRF's near and far (20 cm before, 40 cm behind) then hold the head.
-ORIGIN = np.array([0.0, 0.03, 0.0])  # metres, in our canonical space
-FLIP = np.diag([1.0, -1.0, -1.0])  # their axes from ours, of camera and head alike
+# Their world's origin is the mean of BFM's vertices; ours is the middle of the eyeballs. ORIGIN is
+# about the position of theirs. With it, the head is inside RAD-NeRF's box (scale 4, bound 1: 25 cm
+# around, 12.5 cm in depth) and between AD-NeRF's near and far (20 cm before, 40 cm behind).
+ORIGIN = np.array([0.0, 0.03, 0.0])  # metres, their origin in our canonical space
+FLIP = np.diag([1.0, -1.0, -1.0])  # converts our axes to theirs and back, for camera and head
 
 
 # -------------------------------------------------------------------------------------- cameras
 
 
 def camera_to_world(h: np.ndarray) -> np.ndarray:
-    """Our poses h (T, 6), X_cam = R x + t, -> their transform_matrix (T, 4, 4), metres."""
+    """Our poses h (T, 6), X_camera = R x + t -> their transform_matrix (T, 4, 4), metres."""
     R = euler_to_matrix(torch.from_numpy(np.asarray(h, np.float64)[:, :3])).numpy()
     t = R @ ORIGIN + h[:, 3:]
     rot, trans = FLIP @ R @ FLIP, t @ FLIP
@@ -47,7 +52,7 @@ def camera_to_world(h: np.ndarray) -> np.ndarray:
 
 
 def poses(M: np.ndarray) -> np.ndarray:
-    """The inverse of `camera_to_world`: (T, 4, 4) -> h (T, 6)."""
+    """The inverse of `camera_to_world`: (T, 4, 4) -> h (T, 6), radians and metres."""
     rot = M[:, :3, :3].transpose(0, 2, 1)
     trans = -np.einsum("tij,tj->ti", rot, M[:, :3, 3])
     R = FLIP @ rot @ FLIP
@@ -56,7 +61,11 @@ def poses(M: np.ndarray) -> np.ndarray:
 
 
 def track_params(M: np.ndarray, focal: float) -> dict[str, Tensor]:
-    """What their face_tracker.py saves: euler of rot = Rx(-a) Ry(-b) Rz(c), trans in decimetres."""
+    """The contents of the track_params.pt that their face_tracker.py saves.
+
+    M: transform_matrix (T, 4, 4). focal: pixels. Returns euler (T, 3), the angles a, b, c of
+    rot = Rx(-a) Ry(-b) Rz(c) in radians, trans (T, 3) in decimetres, and focal (1,).
+    """
     rot = M[:, :3, :3].transpose(0, 2, 1)
     euler = Rotation.from_matrix(rot).as_euler("XYZ") * [-1, -1, 1]
     trans = -10 * np.einsum("tij,tj->ti", rot, M[:, :3, 3])
@@ -65,6 +74,7 @@ def track_params(M: np.ndarray, focal: float) -> dict[str, Tensor]:
 
 
 def _from_track_params(params: dict[str, Tensor]) -> np.ndarray:
+    """The inverse of `track_params`: transform_matrix (T, 4, 4)."""
     euler, trans = (params[name].double().numpy() for name in ("euler", "trans"))
     M = np.tile(np.eye(4), (len(euler), 1, 1))
     M[:, :3, :3] = Rotation.from_euler("XYZ", euler * [-1, -1, 1]).as_matrix().transpose(0, 2, 1)
@@ -77,17 +87,17 @@ def _from_track_params(params: dict[str, Tensor]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class AdNerf:
-    """A dataset folder of T frames, in the order of their numbers."""
+    """A dataset folder of T frames, sorted by their numbers."""
 
-    h: np.ndarray  # (T, 6) in our convention, metres; another tracker's origin is off by 1-2 cm
+    h: np.ndarray  # (T, 6) our convention, radians and metres; other trackers: origin 1-2 cm off
     focal: float  # pixels, as cx and cy
     cx: float
     cy: float
     ids: np.ndarray  # (T,) img_id
-    train: np.ndarray  # (T,) bool: of transforms_train.json
-    images: list[Path]
+    train: np.ndarray  # (T,) bool: the frame is in transforms_train.json
+    images: list[Path]  # T files
     sound: Path | None  # aud.wav
-    aud: np.ndarray | None  # (N, 16, 29) or so, row aud_id of a frame
+    aud: np.ndarray | None  # audio features, usually (N, 16, 29); row aud_id belongs to a frame
 
 
 def is_adnerf(folder: str | Path) -> bool:
@@ -96,17 +106,18 @@ def is_adnerf(folder: str | Path) -> bool:
 
 
 def read_adnerf(folder: str | Path) -> AdNerf:
-    """Read a dataset folder, ours or another's; InputError where something is missing or broken.
+    """Read a dataset folder, written by `write_adnerf` or by the authors' scripts.
 
-    Poses are those of transforms_{train,val}.json, or of track_params.pt where these are missing.
+    Poses come from transforms_{train,val}.json, or from track_params.pt if these are missing.
+    Raises InputError if a file is missing or broken.
     """
     folder = Path(folder)
     if (folder / "transforms_train.json").exists() or (folder / "transforms_val.json").exists():
         ids, M, train, camera = _read_transforms(folder)
         images = _images(folder)
-        lost = [i for i in ids if i not in images]
-        if lost:
-            raise InputError(f"{folder} lacks image {lost[0]}.jpg and {len(lost) - 1} more")
+        missing = [i for i in ids if i not in images]
+        if missing:
+            raise InputError(f"{folder} lacks image {missing[0]}.jpg and {len(missing) - 1} more")
         images = [images[i] for i in ids]
     else:
         found, params = _images(folder), _read_track_params(folder)
@@ -124,6 +135,7 @@ def read_adnerf(folder: str | Path) -> AdNerf:
 
 
 def _read_transforms(folder: Path):
+    """Of transforms_{train,val}.json: ids (T,), matrices (T, 4, 4), train (T,), (focal, cx, cy)."""
     rows, camera = {}, None
     for split in ("train", "val"):
         path = folder / f"transforms_{split}.json"
@@ -164,7 +176,7 @@ def _read_track_params(folder: Path) -> dict[str, Tensor]:
 
 
 def _images(folder: Path) -> dict[int, Path]:
-    """The frames by number; cut-outs where the frames themselves were left out."""
+    """The images by frame number: ori_imgs, or the cut-out images if there are none."""
     for name in ("ori_imgs", "gt_imgs", "com_imgs"):
         found = {int(p.stem): p for p in (folder / name).glob("*.jpg") if p.stem.isdigit()}
         if found:
@@ -173,12 +185,15 @@ def _images(folder: Path) -> dict[int, Path]:
 
 
 def read_sound(folder: str | Path) -> np.ndarray:
-    """aud.wav from the first image to the last, (n,) at 16 kHz; InputError where it is missing."""
+    """aud.wav from the first image to the last, (n,) at 16 kHz.
+
+    Raises InputError if it is missing.
+    """
     folder, images = Path(folder), _images(Path(folder))
     if not (folder / "aud.wav").is_file():
         raise InputError(
-            f"{folder} has no aud.wav: put the sound of its video there (aud.npy holds features"
-            " that dfa does not use)"
+            f"{folder} has no aud.wav: put the audio of its video there (dfa does not use the"
+            " features in aud.npy)"
         )
     audio = read_voice(folder / "aud.wav")
     return audio[min(images) * SAMPLES_PER_FRAME : (max(images) + 1) * SAMPLES_PER_FRAME]
@@ -187,8 +202,8 @@ def read_sound(folder: str | Path) -> np.ndarray:
 def as_video(folder: str | Path, path: str | Path) -> Path:
     """Write the images of a dataset folder as a 25 fps video, `path` (.mkv); returns `path`.
 
-    The jpeg files go into it as they are, so nothing is lost; a missing number leaves the frame
-    before it on.
+    The jpeg data are copied, so there is no loss. If a number is missing, the image before it is
+    shown longer. Raises InputError if there are no images or the first is broken.
     """
     images = _images(Path(folder))
     first = min(images)
@@ -210,7 +225,10 @@ def as_video(folder: str | Path, path: str | Path) -> Path:
 
 
 def read_features(aud: str | Path) -> np.ndarray:
-    """Sound features of a .npy; InputError where it holds none."""
+    """The audio features of a .npy file, (N, D) or (N, 16, 29).
+
+    Raises InputError if it is no such array.
+    """
     try:
         values = np.load(aud, allow_pickle=False)
         if values.ndim in (2, 3):

@@ -1,4 +1,4 @@
-"""The clips of a corpus: GRID, LRS2, HDTF and a folder of one's own, told apart by structure."""
+"""Find the clips of a corpus: GRID, LRS2, HDTF or any folder of videos, recognised by its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..media import VIDEOS, InputError
 
 # The person in the name of an HDTF clip: RD_Radio10_000, Radio11_0, WDA_AmyKlobuchar1_000
 HDTF = re.compile(r"(RD_)?Radio\d+(?=_)|(WDA|WRA)_[^\W\d_]+")
-GRID_UNITS = 25_000  # of an .align file a second: samples of GRID's 25 kHz sound
+GRID_UNITS = 25_000  # units of an .align file per second: samples of GRID's 25 kHz audio
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,23 @@ class Clip:
 
     id: str  # its path below the corpus, without the suffix: s1/bbaf2n, main/553.../00001
     video: Path
-    speaker: str  # GRID: the speaker; LRS2: the programme; HDTF: the person; else a folder or file
-    text: Path | None = None  # .align or .txt
-    split: str | None = None  # train, val, test or pretrain, where LRS2's lists say so
+    speaker: str  # GRID: the speaker; LRS2: the programme; HDTF: the person; else folder or file
+    text: Path | None = None  # the transcript, .align or .txt
+    split: str | None = None  # LRS2: train, val, test or pretrain, from its lists
 
 
 # ------------------------------------------------------------------------------------- layouts
 
 
 def find_clips(root: str | Path) -> tuple[str, list[Clip]]:
-    """The layout of a corpus folder (GRID, LRS2, HDTF or videos) and its clips, by id.
+    """The layout of a corpus folder ("GRID", "LRS2", "HDTF" or "videos") and its clips by id.
 
-    GRID: speaker folders of .mpg, with .align files wherever they were unpacked; LRS2:
-    main/ (and pretrain/) with ID/CLIP.mp4 and .txt; HDTF: .mp4 files named as HDTF names them;
-    videos: anything else, subfolders included. Raises InputError where there is no video.
+    - GRID: speaker folders of .mpg files; .align files may be in any folder;
+    - LRS2: main/ (and pretrain/) with ID/CLIP.mp4 and .txt;
+    - HDTF: .mp4 files with HDTF's names;
+    - videos: everything else, with subfolders.
+
+    Raises InputError if `root` is no folder or has no video.
     """
     root = Path(root)
     if not root.is_dir():
@@ -62,14 +65,14 @@ def find_clips(root: str | Path) -> tuple[str, list[Clip]]:
 
 
 def _files(root: Path) -> list[Path]:
-    """All files below `root`, relative to it; hidden ones and circles of links left out."""
-    found, seen = [], set()
+    """All files below `root`, relative to it, without hidden files; a folder is visited once."""
+    found, visited = [], set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:  # links can form a circle
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(d for d in folders if not d.startswith("."))
         below = Path(folder).relative_to(root)
         found += [below / name for name in names if not name.startswith(".")]
@@ -121,7 +124,10 @@ def _grid_clips(root: Path, videos: list[Path], files: list[Path], ids: dict) ->
 
 
 def read_align(path: str | Path) -> list[tuple[str, float, float]]:
-    """The words of a GRID .align file and when they are said, (word, start, end) in seconds."""
+    """The words of a GRID .align file: (word, start, end), seconds; silence is left out.
+
+    Raises InputError if the file cannot be read or is broken.
+    """
     rows = _rows(path, 3)
     try:
         words = [(w, int(a) / GRID_UNITS, int(b) / GRID_UNITS) for a, b, w in rows]
@@ -131,22 +137,28 @@ def read_align(path: str | Path) -> list[tuple[str, float, float]]:
 
 
 def read_lrs2(path: str | Path) -> tuple[str, list[tuple[str, float, float]]]:
-    """The `Text:` of an LRS2 .txt file, and its words with their seconds where it has them."""
+    """The `Text:` of an LRS2 .txt file, and its words (word, start, end) in seconds, if given.
+
+    Raises InputError if the file cannot be read or is broken.
+    """
     lines = _text(path).splitlines()
-    said = [line.partition(":")[2].strip() for line in lines if line.startswith("Text:")]
-    if not said:
+    texts = [line.partition(":")[2].strip() for line in lines if line.startswith("Text:")]
+    if not texts:
         raise InputError(f"{path} has no line `Text: ...`: it is no LRS2 transcript")
     timed = [line.split() for line in lines]
     starts = [i for i, row in enumerate(timed) if row[:3] == ["WORD", "START", "END"]]
     rows = [row for row in timed[starts[0] + 1 :] if len(row) >= 3] if starts else []
     try:
-        return said[0], [(w, float(a), float(b)) for w, a, b, *_ in rows]
+        return texts[0], [(w, float(a), float(b)) for w, a, b, *_ in rows]
     except ValueError as error:
         raise InputError(f"{path} has a broken word list: {error}") from error
 
 
 def transcript(clip: Clip) -> tuple[str | None, list[tuple[str, float, float]]]:
-    """What is said in a clip, and its words with their seconds; (None, []) where nobody says."""
+    """The text of a clip and its words (word, start, end) in seconds; (None, []) without a file.
+
+    Raises InputError as `read_align` and `read_lrs2` do.
+    """
     if clip.text is None:
         return None, []
     if clip.text.suffix.lower() == ".align":

@@ -1,6 +1,6 @@
-"""Track every clip of a corpus, and keep a manifest of them.
+"""Track every clip of a corpus, and list the clips in a manifest.
 
-A run over thousands of clips can be killed at any point: the same command goes on where it was.
+A run over thousands of clips can be stopped at any point; the same command continues it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def track_corpus(
 ) -> dict:
     """Track every clip of the corpus `root` to out/ID.npz, and list them in out/manifest.jsonl.
 
-    jobs: processes, as many as cores if None; 1 works in this one. A clip that cannot be used is
-    listed with its reason and passed over. Clips that are done, and whose video and tracker are
-    still the same, are not done again. Returns layout, clips, tracked, bad, frames (of all
-    clips), new (clips of this run) and reasons (of the bad ones, by id). Raises InputError where
-    `root` holds no videos, or `out` cannot be written or holds another corpus.
+    Args:
+        jobs: worker processes; None is one for each core, 1 works in this process.
+        progress: whether to show a progress bar.
+
+    A clip that cannot be used is listed with the reason. A finished clip is not tracked again if
+    its video and the tracker are unchanged.
+
+    Returns a dict: layout; the numbers clips, tracked, bad, frames (of all good clips) and new
+    (clips of this run); reasons (of the bad clips, by id). Raises InputError if `root` has no
+    videos, or `out` cannot be written or contains another corpus.
     """
     layout, clips = find_clips(root)
     out, jobs = Path(out), jobs or os.cpu_count() or 1
@@ -56,9 +61,9 @@ def track_corpus(
             todo.append(clip)
         elif rows[clip.id]["status"] == "bad":
             n_bad += 1
-        elif clip.text and not rows[clip.id]["transcript"]:  # unpacked after the tracking
+        elif clip.text and not rows[clip.id]["transcript"]:  # transcripts were unpacked later
             rows[clip.id] |= _words(clip)
-    with atomic(out / MANIFEST) as part:  # without a line that a kill cut short
+    with atomic(out / MANIFEST) as part:  # drops a last line that a killed run left incomplete
         part.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
     bar = tqdm(total=len(clips), initial=len(clips) - len(todo), unit=" clips", desc=layout,
                disable=not progress, mininterval=1.0)  # fmt: skip
@@ -89,10 +94,10 @@ def track_corpus(
 
 
 def load_corpus(out: str | Path) -> Iterator[tuple[dict, Attributes]]:
-    """The usable clips of a tracked corpus: their manifest rows, and their attributes.
+    """Iterate over the good clips of a tracked corpus: manifest row and attributes.
 
-    A row has id, video, speaker, split, layout, frames, seconds, tracked (share of the frames),
-    transcript and words. Raises InputError at once where `out` is no tracked corpus.
+    A row has id, video, speaker, split, layout, frames, seconds, tracked (fraction of the frames
+    with a face), transcript and words. Raises InputError immediately if `out` is no tracked corpus.
     """
     out = Path(out)
     if not (out / MANIFEST).is_file():
@@ -102,7 +107,7 @@ def load_corpus(out: str | Path) -> Iterator[tuple[dict, Attributes]]:
 
 
 def _read_manifest(out: Path) -> dict[str, dict]:
-    """Rows by id, the last of each; a last line that is not whole is left out."""
+    """The rows by id; a later row replaces an earlier one; an incomplete last line is ignored."""
     rows, path = {}, out / MANIFEST
     lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     for n, line in enumerate(lines, 1):
@@ -118,7 +123,7 @@ def _read_manifest(out: Path) -> dict[str, dict]:
 
 
 def _stamp(clip: Clip) -> list:
-    """Size and time of the video, not its bytes: a corpus can be a terabyte."""
+    """Size and time of the video, and the tracker: a corpus is too large to hash its videos."""
     stat = clip.video.stat()
     return [stat.st_size, stat.st_mtime_ns, tracker()[:16]]
 
@@ -140,7 +145,7 @@ def _one(clip: Clip, out: Path) -> dict:
         attributes = tracking.track(clip.video, progress=False)
     except InputError as error:
         return _bad(row, str(error))
-    except Exception as error:  # whatever one clip of thousands does, the others go on
+    except Exception as error:  # one broken clip must not stop the others
         return _bad(row | {"stamp": None}, f"{type(error).__name__}: {error}")
     path = out / f"{clip.id}.npz"
     try:
@@ -158,7 +163,7 @@ def _one(clip: Clip, out: Path) -> dict:
 
 
 def _words(clip: Clip) -> dict:
-    """The part of a row that the transcript gives; a face is good without its words, too."""
+    """The row's fields from the transcript. A broken transcript does not make a clip bad."""
     try:
         text, words = transcript(clip)
         return dict(transcript=text, words=words, reason=None)
@@ -167,7 +172,7 @@ def _words(clip: Clip) -> dict:
 
 
 def _row(clip: Clip) -> dict:
-    """The part of a row that is known before. Without a stamp the clip is tried again."""
+    """The row's fields known before tracking. A clip with stamp None is tracked again next time."""
     video = str(clip.video.absolute())
     return dict(id=clip.id, status="ok", reason=None, video=video, speaker=clip.speaker,
                 split=clip.split, stamp=None)  # fmt: skip
@@ -178,14 +183,14 @@ def _bad(row: dict, reason: str) -> dict:
 
 
 def _tracked(clips: list[Clip], out: Path, jobs: int) -> Iterator[dict]:
-    """Rows of `clips` as they get ready."""
+    """Track `clips`; yield each row when it is finished."""
     if jobs <= 1:
         yield from (_one(clip, out) for clip in clips)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: one core each
     waiting = iter(clips)
     crashed = yield from _pool(waiting, out, jobs)
-    while crashed:  # a decoder took its process down: which clip was it?
+    while crashed:  # a worker died: track its clips one by one to find the one that causes it
         for clip in crashed:
             if (yield from _pool(iter([clip]), out, 1)):
                 yield _bad(_row(clip), "tracking it ended its process: too little memory?")
@@ -193,9 +198,9 @@ def _tracked(clips: list[Clip], out: Path, jobs: int) -> Iterator[dict]:
 
 
 def _pool(waiting: Iterator[Clip], out: Path, jobs: int):
-    """Rows of the clips that `waiting` gives; returns those at work when a process died.
+    """Track the clips of `waiting`; yield rows; return the clips in work when a process died.
 
-    No more clips than processes are handed out, so that what was at work is known.
+    At most as many clips as processes are submitted at a time, so these clips are known.
     """
     context, work = multiprocessing.get_context("spawn"), {}
     pool = ProcessPoolExecutor(jobs, context, _start_worker)
@@ -213,13 +218,13 @@ def _pool(waiting: Iterator[Clip], out: Path, jobs: int):
         return list(work.values())
     finally:
         for process in list((pool._processes or {}).values()) if work else []:
-            process.terminate()  # a run was stopped: what it was at is done again anyway
+            process.terminate()  # the run was stopped: unfinished clips are tracked again
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle, and a worker must not outlive a killed parent."""
+    """Leave Ctrl-C to the parent process, and end with it if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(threading.RLock())  # its usual one would be left behind on a stop
+    tqdm.set_lock(threading.RLock())  # tqdm's default lock would leak if the run is stopped
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

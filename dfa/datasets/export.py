@@ -1,4 +1,4 @@
-"""Make a dataset folder of the AD-NeRF family from a video, without BFM, OpenFace or a parser."""
+"""Write a dataset folder of the AD-NeRF family from a video, without BFM, OpenFace or a parser."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ from .adnerf import ORIGIN, camera_to_world, read_features, track_params
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97]
 HEAD, NECK, TORSO, BACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)  # BGR, parsing/
-BACKGROUND_FRAMES = 60  # from which bc.jpg is made
-MISSING = "missing: their scripts make it of aud.wav, under the name that --asr_model asks for"
+BACKGROUND_FRAMES = 60  # frames from which bc.jpg is computed
+MISSING = "missing: their scripts compute it from aud.wav, under the name that --asr_model needs"
 README = """\
 A dataset of the AD-NeRF family, made by `dfa export` from {video}:
 {frames} frames of {size}x{size}, 25 a second.
 
-Camera: as AD-NeRF's process_data.py writes it. transform_matrix is camera to world (x right,
-y up, looking along -z); the world is the head's, face along +z. Units are metres; the origin lies
-3 cm below the middle between the eyeballs, about where BFM's mean lies. near = {near:.2f} and
-far = {far:.2f} for AD-NeRF; scale 4, offset 0 and bound 1 (the defaults) for RAD-NeRF and after it.
+Camera: as AD-NeRF's process_data.py writes it. transform_matrix maps camera to world (x right,
+y up, looking along -z); the world is that of the head, the face looks along +z. Units are metres.
+The origin is 3 cm below the middle of the eyeballs, about the position of BFM's mean. Use
+near = {near:.2f} and far = {far:.2f} for AD-NeRF; scale 4, offset 0 and bound 1 (the defaults) for
+RAD-NeRF and later methods.
 
-ori_imgs/      the frames, cropped, and 68 mediapipe landmarks a frame at iBUG's places (.lms)
-parsing/       person or background by mediapipe's selfie segmentation; head, neck and torso are
-               told apart by the jaw line alone. Their face_parsing step makes finer ones
-bc.jpg         median of what the person leaves free; where nothing is ever seen, the nearest
-gt_imgs/ com_imgs/ (the same) head_imgs/ torso_imgs/   cut out by parsing/, as they do
+ori_imgs/      the cropped frames, and 68 mediapipe landmarks at the iBUG points for each (.lms)
+parsing/       person or background, from mediapipe's selfie segmentation; the jaw line separates
+               head, neck and torso. Their face_parsing step gives finer masks
+bc.jpg         median of the pixels that the person does not cover; where a pixel is always covered,
+               the nearest uncovered one
+gt_imgs/ com_imgs/ (the same) head_imgs/ torso_imgs/   cut out with parsing/, as their scripts do
 aud.wav        16 kHz mono
-au.csv         AU45_r is lid closure by eye-aspect ratio, 0 open to 2 shut: ER-NeRF and SyncTalk
-               (--au45) clip it there. It is no OpenFace intensity
-track_params   .pt: euler, trans (decimetres), focal as theirs. No BFM coefficients: id, exp are
-               missing. .npz: all that dfa tracked (`dfa.recording.Attributes`)
+au.csv         AU45_r is the lid closure from the eye-aspect ratio, 0 open to 2 closed: ER-NeRF and
+               SyncTalk (--au45) clip it at 2. It is not an OpenFace intensity
+track_params   .pt: euler, trans (decimetres), focal as theirs, without the BFM coefficients id and
+               exp. .npz: all attributes that dfa tracked (`dfa.recording.Attributes`)
 aud.npy        {aud}
 Missing        bs.npy of SyncTalk, *_face.png of its --portrait
 """
@@ -55,34 +57,41 @@ def write_adnerf(
     attributes: Attributes | None = None,
     aud: str | Path | None = None,
 ) -> int:
-    """Write the dataset folder `out` of a video, whole or not at all; returns its frames.
+    """Write the dataset folder `out` of a video, completely or not at all.
 
-    size: side of the images in pixels, even. attributes: of this video, tracked here if None.
-    aud: DeepSpeech or other features of their kind for aud.npy, (N, 16, 29) or so; none are made
-    here. The work goes on in a hidden folder beside `out`, so that a killed run tracks only once.
-    Raises InputError where something cannot be read, or `out` is there and not empty.
+    Args:
+        size: side of the images in pixels, even, at least 64.
+        attributes: of this video; None tracks it.
+        aud: a .npy of DeepSpeech or similar features for aud.npy, usually (N, 16, 29). Without it
+            the folder has no aud.npy.
+
+    The files are written to a hidden folder beside `out`, so a run that was killed does not have to
+    track again. Returns the number of frames. Raises InputError if a file cannot be read or
+    written, or `out` exists and is not empty.
     """
     video, out = Path(video), Path(os.path.abspath(out))
     if size < 64 or size % 2:
-        raise InputError("--size wants an even number of pixels, 64 at least")
+        raise InputError("--size must be an even number of pixels, at least 64")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} is there already: give the name of a new folder")
     features = None if aud is None else read_features(aud)
     audio = read_voice(video)
     work = out.with_name(f".{out.name}.part")
     try:
-        for left in work.glob("*"):  # of a killed run, of another video perhaps
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.stem != "track_params":
-                left.unlink()
+        for old in work.glob("*"):  # of a run that was killed, perhaps with another video
+            if old.is_dir():
+                shutil.rmtree(old)
+            elif old.stem != "track_params":
+                old.unlink()
         for name in ("ori_imgs", "gt_imgs", "com_imgs", "head_imgs", "torso_imgs", "parsing"):
             (work / name).mkdir(parents=True, exist_ok=True)
         if attributes is None:
             attributes = tracked(video, work / "track_params.npz")
         T = len(attributes)
         if features is not None and len(features) < 0.9 * T:
-            raise InputError(f"{aud} has {len(features)} rows for {T} frames: of another sound?")
+            raise InputError(
+                f"{aud} has {len(features)} rows for {T} frames: it seems to be of another video"
+            )
         _fill(work, video, attributes, size)
         write_audio(work / "aud.wav", audio)
         if features is not None:
@@ -110,7 +119,7 @@ def write_adnerf(
 
 
 def _fill(work: Path, video: Path, attributes: Attributes, size: int) -> None:
-    """All that is made of the images and of what was tracked in them."""
+    """Write all files that depend on the images and their attributes."""
     lands, M = attributes.points * size, camera_to_world(attributes.h)
     taken, covered = _write_frames(video, work, attributes.crop, lands, size)
     back = _background(taken, covered)
@@ -118,20 +127,23 @@ def _fill(work: Path, video: Path, attributes: Attributes, size: int) -> None:
     for i in tqdm(range(len(lands)), desc="cutting out", unit=" frames", mininterval=1.0):
         _cut_out(work, i, back)
     rows = [f"{i}, {2 * lid:.3f}\n" for i, lid in enumerate(_closure(attributes.ear), 1)]
-    (work / "au.csv").write_text("frame, AU45_r\n" + "".join(rows))  # OpenFace's own blanks
+    (work / "au.csv").write_text("frame, AU45_r\n" + "".join(rows))  # with spaces, as OpenFace
     torch.save(track_params(M, FOCAL * size), work / "track_params.pt")
     _write_transforms(work, M, lands, size)
 
 
 def _save(path: Path, image: np.ndarray, options: list[int] | None = None) -> bytes:
-    """Write a BGR(A) image; its bytes."""
+    """Write a BGR(A) image; returns the bytes of the file."""
     data = cv2.imencode(path.suffix, image, options or [])[1].tobytes()
     path.write_bytes(data)
     return data
 
 
 def _write_frames(video, work, crop, lands, size) -> tuple[np.ndarray, np.ndarray]:
-    """ori_imgs and parsing; some frames (n, S, S, 3) BGR and where a person covers them."""
+    """Write ori_imgs and parsing.
+
+    Returns some frames (n, S, S, 3) BGR, and masks (n, S, S) of where the person covers them.
+    """
     with _quiet():
         from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
 
@@ -139,7 +151,7 @@ def _write_frames(video, work, crop, lands, size) -> tuple[np.ndarray, np.ndarra
         person.process(np.zeros((64, 64, 3), np.uint8))
     T, n, taken, covered = len(lands), 0, [], []
     some = set(np.linspace(0, T - 1, min(T, BACKGROUND_FRAMES)).round().astype(int).tolist())
-    margin = np.ones((2 * (size // 100) + 1,) * 2, np.uint8)  # theirs: 5 pixels of 512
+    margin = np.ones((2 * (size // 100) + 1,) * 2, np.uint8)  # as theirs: 5 pixels of 512
     for n, image in enumerate(
         tqdm(iter_frames(video), total=T, desc="images", unit=" frames", mininterval=1.0), 1
     ):
@@ -161,10 +173,14 @@ def _write_frames(video, work, crop, lands, size) -> tuple[np.ndarray, np.ndarra
 
 
 def parse(person: np.ndarray, lands: np.ndarray) -> np.ndarray:
-    """Their parsing colours (S, S, 3) of a person's mask (S, S) and 68 landmarks in pixels.
+    """Head, neck and torso of a person, in the colours of AD-NeRF's parsing: (S, S, 3) uint8 BGR.
 
-    What is above the jaw line (beside it: above the mouth's corners) is head, a strip below it
-    neck, the rest torso. Rough, and wrong for long hair, but there is no face parser to ship.
+    Args:
+        person: (S, S) bool, mask of the person. lands: (68, 2) landmarks in pixels.
+
+    Above the jaw line (beside the jaw: above the corners of the mouth) is the head, a strip below
+    it is the neck, the rest is the torso. This is a rough replacement of a face parser, and wrong
+    for long hair.
     """
     size = len(person)
     y, x = np.mgrid[:size, :size] + 0.5
@@ -175,19 +191,23 @@ def parse(person: np.ndarray, lands: np.ndarray) -> np.ndarray:
     )
     face = cv2.fillPoly(np.zeros((size, size), np.uint8),
                         [cv2.convexHull(lands[:27].round().astype(np.int32))], 1) > 0  # fmt: skip
-    person, tall = person | face, lands[8, 1] - lands[27, 1]
+    person, face_height = person | face, lands[8, 1] - lands[27, 1]
     head = person & (y < line)
     middle, half = lands[[4, 12], 0].mean(), 0.5 * np.ptp(lands[[4, 12], 0])
-    neck = person & ~head & (abs(x - middle) < half) & (y < lands[8, 1] + 0.4 * tall)
+    neck = person & ~head & (abs(x - middle) < half) & (y < lands[8, 1] + 0.4 * face_height)
     parts = np.full((size, size, 3), BACK, np.uint8)
     parts[person], parts[head], parts[neck] = TORSO, HEAD, NECK
     return parts
 
 
 def _background(images: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Median of the uncovered values of a pixel; the nearest known one where there is none."""
+    """The background (S, S, 3) uint8: the median of each pixel's uncovered values.
+
+    A pixel that is always covered gets the value of the nearest other pixel. images (n, S, S, 3),
+    covered (n, S, S) bool.
+    """
     n_free = (~covered).sum(0)
-    # covered ones sort behind all colours
+    # covered values become 256, so they sort after all colours
     ordered = np.sort(np.where(covered[..., None], 256, images.astype(np.int16)), axis=0)
     middle = np.maximum(n_free - 1, 0)[None, ..., None] // 2
     back = np.take_along_axis(ordered, middle, 0)[0]
@@ -198,7 +218,7 @@ def _background(images: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 
 def _cut_out(work: Path, i: int, back: np.ndarray) -> None:
-    """gt_imgs (person before bc.jpg) = com_imgs, head_imgs, and torso_imgs with alpha."""
+    """Write gt_imgs (the person before bc.jpg), com_imgs (the same), head_imgs and torso_imgs."""
     image = cv2.imread(str(work / "ori_imgs" / f"{i}.jpg"))
     parts = cv2.imread(str(work / "parsing" / f"{i}.png"))
     head, neck, torso, free = ((parts == c).all(-1) for c in (HEAD, NECK, TORSO, BACK))
@@ -206,10 +226,10 @@ def _cut_out(work: Path, i: int, back: np.ndarray) -> None:
     data = _save(work / "gt_imgs" / f"{i}.jpg", image, JPEG)
     (work / "com_imgs" / f"{i}.jpg").write_bytes(data)
     _save(work / "head_imgs" / f"{i}.jpg", np.where(head[..., None], image, back), JPEG)
-    # Behind the chin nobody sees the neck: it goes on upwards from its top, darker and darker,
-    # for what the head's own field leaves open.
-    shown, below = neck | torso, neck.any(0)
-    x = np.flatnonzero(below)
+    # The neck is hidden behind the chin. Continue it upwards, increasingly dark, to fill the gaps
+    # that the head's own field leaves.
+    shown, has_neck = neck | torso, neck.any(0)
+    x = np.flatnonzero(has_neck)
     top = neck.argmax(0)[x]
     for k in range(1, len(image) // 10):
         y = np.maximum(top - k, 0)
@@ -221,14 +241,19 @@ def _cut_out(work: Path, i: int, back: np.ndarray) -> None:
 
 
 def _closure(ear: np.ndarray) -> np.ndarray:
-    """How far the lids are shut, 0 to 1: a shut eye's ratio is about 0.3 of its open one's."""
-    wide = np.percentile(ear, 75)
-    return np.clip((wide - ear) / (0.7 * wide), 0, 1)
+    """How far the lids are closed, (T,) in 0..1, from the eye-aspect ratio (T,).
+
+    A closed eye's ratio is about 0.3 of its open one.
+    """
+    open_level = np.percentile(ear, 75)
+    return np.clip((open_level - ear) / (0.7 * open_level), 0, 1)
 
 
 def _write_transforms(work: Path, M: np.ndarray, lands: np.ndarray, size: int) -> None:
+    """Write transforms_{train,val}.json: cameras M (T, 4, 4), landmarks (T, 68, 2) in pixels."""
     T = len(M)
-    # Keys of our own, which their loaders pass over; another .json would be taken for a split.
+    # Our own data is a key in these files, which their loaders ignore: they would read another
+    # .json as a split.
     camera = dict(focal_len=FOCAL * size, cx=size / 2, cy=size / 2, w=size, h=size)
     ours = dict(metres_per_unit=1.0, origin=ORIGIN.tolist())
     for split, ids in (("train", range(training_frames(T))), ("val", range(training_frames(T), T))):
@@ -242,7 +267,7 @@ def _write_transforms(work: Path, M: np.ndarray, lands: np.ndarray, size: int) -
 
 
 def _face_rect(lands: np.ndarray, size: int) -> list[int]:
-    """AD-NeRF's x, y, w, h around the face, in which it samples more rays."""
+    """The face's box x, y, w, h in pixels, in which AD-NeRF samples more rays."""
     left, right = lands[:, 0].min(), lands[:, 0].max()
     cx, cy = int((left + right) / 2), int(lands[27, 1])
     w, h = int((right - cx) * 1.5), int((lands[8, 1] - cy) * 1.15)

@@ -38,7 +38,6 @@ from .protocol import Reference
 from .statistics import over_clips
 from .syncnet import SyncNet
 
-MEASURED = [name for name, metric in METRICS.items() if metric.of]  # computed from a video alone
 SIMPLE = ("reference repeated", "training replayed")  # trivial baselines that need no method
 # No eye model: the eyes are those of the reference frame or of the source video.
 NO_EYES = {"ATVG", "Wav2Lip"}
@@ -191,7 +190,8 @@ def table2(
             except InputError as error:
                 failed = facts_of(results / method).get("failed", {}).get(path.stem)
                 reasons.append(f"{method}, {path.stem}: {failed or error}")
-                rows = pd.DataFrame({"metric": MEASURED, "value": np.nan})
+                measured = [name for name, metric in METRICS.items() if metric.of]
+                rows = pd.DataFrame({"metric": measured, "value": np.nan})
             tables.append(rows.assign(testset=path.stem, method=method))
     columns = ["testset", "method", "metric", "value", "ci_low", "ci_high", "n"]
     return pd.concat(tables, ignore_index=True).reindex(columns=columns), reasons

@@ -213,9 +213,6 @@ def _finite_mean(x: np.ndarray) -> float:
     return float(x.mean()) if len(x) else float("nan")
 
 
-REGIONS = ("whole", "mouth", "eyes", "neck")
-
-
 def region_boxes(points: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Boxes around mouth, eyes and neck: {region: (T, 4)}, x0, y0, x1, y1 in pixels.
 
@@ -237,7 +234,9 @@ def region_boxes(points: np.ndarray, size: int) -> dict[str, np.ndarray]:
 def by_region(
     frames: np.ndarray, reference: np.ndarray, points: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """PSNR in dB and SSIM of each frame in each of `REGIONS`: {region: {metric: (T,)}}.
+    """PSNR in dB and SSIM of each frame by region: {region: {"psnr" or "ssim": (T,)}}.
+
+    The regions are "whole", the whole frame, and the boxes of `region_boxes`.
 
     Args:
         frames, reference: (T, S, S, 3) uint8.

@@ -1,6 +1,6 @@
 """Audio features (section 4.1): MFCC at 10 ms steps, strictly aligned with the 25 fps video.
 
-And what is done to the training sounds, so that an encoder that heard few voices hears any.
+Also augmentation of the training audio, so that an encoder trained on few voices works on others.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from scipy.signal import resample_poly
 
 from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-HOP = SAMPLE_RATE // 100  # the paper's 10 ms
-PER_FRAME = SAMPLE_RATE // HOP // FPS  # 4 MFCC vectors to a video frame
-N_MFCC = 20
+HOP = SAMPLE_RATE // 100  # samples between MFCC vectors: 10 ms, as in the paper
+PER_FRAME = SAMPLE_RATE // HOP // FPS  # MFCC vectors per video frame: 4
+N_MFCC = 20  # coefficients per vector
 
 
 def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> np.ndarray:
@@ -22,51 +22,50 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
 
     Args:
         audio: (n,) 16 kHz mono in [-1, 1].
-        n_frames: video frames that belong to it; by default as many as the sound fills.
-        warp: a formant at f is heard at f / warp, as another vocal tract's, and time stays (Jaitly
-            & Hinton 2013); 1.05 at most.
+        n_frames: number of video frames T; by default as many as the audio fills.
+        warp: moves a formant at f Hz to f / warp, like another vocal tract, without a change of
+            tempo (Jaitly & Hinton 2013); at most 1.05.
 
-    Returns (4 * n_frames, 20) float32: vector 4 t is centred on the middle of video frame t. Each
-    coefficient has mean 0 and variance 1 over the utterance, so that level, microphone and voice
-    (whose effect is mostly additive in the cepstrum) fall out.
+    Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. Each coefficient
+    has mean 0 and variance 1 over the utterance. This removes most of the effect of level,
+    microphone and voice, which is additive in the cepstrum.
     """
     samples = SAMPLES_PER_FRAME
     if n_frames is None:
         n_frames = max(1, len(audio) // samples)
     audio = librosa.util.fix_length(np.asarray(audio, np.float32), size=n_frames * samples)
-    # librosa centres vector k on sample k * HOP; half a video frame later is the frame's middle
+    # librosa centres vector k on sample k * HOP: move it to the middle of the video frame
     audio = np.concatenate([audio[samples // 2 :], np.zeros(samples // 2, np.float32)])
-    audio = np.append(audio[:1], audio[1:] - 0.97 * audio[:-1])
-    mel = librosa.feature.melspectrogram(
-        y=audio,
-        sr=SAMPLE_RATE / warp,  # only tells the filters where a bin lies
-        n_fft=512,
-        win_length=400,
-        hop_length=HOP,
-        n_mels=40,
-        fmin=50,
-        fmax=7600,
-    )[:, : PER_FRAME * n_frames]
-    # a floor relative to the loudest moment: silence and faint noise look alike
-    log_mel = np.log(mel + 1e-6 * max(float(mel.max()), 1e-4))
+    audio = np.append(audio[:1], audio[1:] - 0.97 * audio[:-1])  # pre-emphasis
+    mel = librosa.feature.melspectrogram(  # sr only moves the mel filters; sizes in samples
+        y=audio, sr=SAMPLE_RATE / warp, n_fft=512, win_length=400, hop_length=HOP,
+        n_mels=40, fmin=50, fmax=7600,
+    )[:, : PER_FRAME * n_frames]  # fmt: skip
+    # floor relative to the loudest moment: silence and faint noise give the same features
+    log_mel = np.log(mel + 1e-6 * max(float(mel.max()), 1e-4))  # (40, 4T)
     c = librosa.feature.mfcc(S=log_mel, n_mfcc=N_MFCC).T  # (4T, 20)
     return ((c - c.mean(0)) / np.maximum(c.std(0), 1e-2)).astype(np.float32)
 
 
-def faster(audio: np.ndarray, track: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sound (n,) and what goes with its frames (T, D), both `rate` times as fast: pitch, formants
-    and tempo change together, as on a tape. Returns (640 T',), (T', D)."""
+def change_rate(audio: np.ndarray, track: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Play audio (n,) and its per-frame values `track` (T, D) `rate` times as fast.
+
+    Pitch, formants and tempo change together, as on a tape. Returns (640 T',) and (T', D) float32.
+    """
     percent = round(100 * rate)
     audio = resample_poly(audio, 100, percent).astype(np.float32)
     T = min(len(audio) // SAMPLES_PER_FRAME, len(track) * 100 // percent)
-    middle = (np.arange(T) + 0.5) * percent / 100 - 0.5  # where frame t of the new was in the old
+    middle = (np.arange(T) + 0.5) * percent / 100 - 0.5  # old time of new frame t
     columns = [np.interp(middle, np.arange(len(track)), x) for x in np.asarray(track).T]
     return audio[: T * SAMPLES_PER_FRAME], np.stack(columns, 1).astype(np.float32)
 
 
 def disturb(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sound (n,) as heard in a random room (60 % of the time, reverberation of 0.08 to 0.4 s),
-    through a random equaliser (5 dB a band) and noise (5 to 40 dB below it, white to brown)."""
+    """Audio (n,) -> (n,) float32 with a random room, equaliser and noise.
+
+    Room: in 60 % of the cases, with a reverberation of 0.08 to 0.4 s. Equaliser: standard deviation
+    5 dB in each band. Noise: white to brown, 5 to 40 dB below the audio.
+    """
     n = len(audio)
     size = next_fast_len(n + SAMPLE_RATE // 2, real=True)
     spectrum = rfft(audio, size)
@@ -76,9 +75,9 @@ def disturb(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         room *= rng.uniform(0.1, 0.8) / np.linalg.norm(room)
         room[0] = 1.0
         spectrum *= rfft(room, size)
-    bands = np.log([40, 100, 200, 400, 800, 1600, 3200, 6400, 9000])
-    pitch = np.log(np.maximum(rfftfreq(size, 1 / SAMPLE_RATE), 40))
-    spectrum *= 10 ** (np.interp(pitch, bands, rng.normal(0, 5, len(bands))) / 20)
+    bands = np.log([40, 100, 200, 400, 800, 1600, 3200, 6400, 9000])  # Hz
+    frequency = np.log(np.maximum(rfftfreq(size, 1 / SAMPLE_RATE), 40))
+    spectrum *= 10 ** (np.interp(frequency, bands, rng.normal(0, 5, len(bands))) / 20)
     audio = irfft(spectrum, size)[:n]
     colour = np.maximum(rfftfreq(n, 1 / SAMPLE_RATE), 50) ** -rng.uniform(0, 1)
     noise = irfft(rfft(rng.standard_normal(n)) * colour, n)
@@ -89,12 +88,15 @@ def disturb(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def variants(
     audio: np.ndarray, track: np.ndarray, n: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """n disturbed versions of a sound (n,) and its track (T, D), half of them at another rate
-    (0.84 to 1.2), all with formants of another vocal tract: MFCC (4T', 20) and track (T', D)."""
+    """`n` random versions of one audio (640 T,) and its per-frame values `track` (T, D).
+
+    Each has another room, equaliser, noise and vocal tract; every second one has another rate (0.84
+    to 1.2). Returns a list of pairs: MFCC (4T', 20) and track (T', D).
+    """
     out = []
     for k in range(n):
         rate = rng.uniform(0.84, 1.2) if k % 2 else 1.0
-        sound, frames = faster(audio, track, rate)
+        sound, frames = change_rate(audio, track, rate)
         warp = rng.uniform(0.88, 1.05)
         out.append((mfcc(disturb(sound, rng), len(frames), warp), frames))
     return out

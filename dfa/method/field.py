@@ -1,5 +1,7 @@
-"""What every radiance field shares (section 3.5, eq. 10): its conditions, the canonical space of
-head and torso, and `march`, the one renderer."""
+"""The base of all radiance fields (section 3.5, eq. 10).
+
+It has the conditions, the canonical space of head and torso, and `march`, which renders all fields.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +22,35 @@ from .face import FOCAL, euler_to_matrix
 from .rendering import compositing_weights, stratified
 from .sync import DIM_A
 
-CONTEXT = 2  # f_a of this many frames either way: the field sees a moment, not an instant
-DIM_C = 12 + DIM_E + (2 * CONTEXT + 2) * DIM_A
-MEMORY = 50.0  # frames within which what was heard is forgotten: a breath lasts about as long
+Radiance = Callable[[Tensor], Tensor]  # weights (B, M, K) -> Σ_k w_k c_k (B, M, C)
+CONTEXT = 2  # frames before and after a frame whose f_a the field also gets
+DIM_C = 12 + DIM_E + (2 * CONTEXT + 2) * DIM_A  # columns of `conditions`
+MEMORY = 50.0  # frames; time constant of the slow f_a, about as long as a breath
 
 
 def conditions(h: Tensor, f_a: Tensor, f_e: Tensor, context: int = CONTEXT) -> Tensor:
-    """What the field is told of each frame, (T, 6), (T, 64), (T, 8) -> (T, DIM_C).
+    """Conditions of the field for T frames: h (T, 6), f_a (T, 64), f_e (T, 8) -> (T, DIM_C).
 
-    [h ; slow h ; f_e ; f_a of 5 frames ; slow f_a]: f_c = [f_a ; f_e] of the paper; h averaged over
-    about a second, which a torso follows more than the moment's head; and what was heard lately,
-    which says when a chest breathes. Other features than f_a, and of more or fewer frames
-    (`context` either way), give more or fewer columns.
+    The columns are [h ; slow h ; f_e ; f_a of 5 frames ; slow f_a]. f_a and f_e form f_c.
+    Slow h, an average over about a second, predicts the torso better than h. Slow f_a, an average
+    of the past, predicts breath. Other audio features or another `context` (frames on each side)
+    change the number of columns.
     """
     T = len(h)
     t = torch.arange(-25, 26, dtype=h.dtype)
     kernel = torch.exp(-0.5 * (t / 10) ** 2)
     slow = F.conv1d(
         F.pad(h.T[:, None], (25, 25), mode="replicate"), (kernel / kernel.sum())[None, None]
-    )[:, 0].T
+    )[:, 0].T  # (T, 6)
     padded = torch.cat([f_a[:1].expand(context, -1), f_a, f_a[-1:].expand(context, -1)])
-    windows = torch.cat([padded[k : k + T] for k in range(2 * context + 1)], 1)
+    windows = torch.cat([padded[k : k + T] for k in range(2 * context + 1)], 1)  # (T, 5 * 64)
     keep = math.exp(-1 / MEMORY)
-    heard = lfilter([1 - keep], [1, -keep], f_a.numpy(), 0, keep * f_a[:50].mean(0).numpy()[None])
-    return torch.cat([h, slow, f_e, windows, torch.from_numpy(heard[0]).to(h)], 1)
+    past = lfilter([1 - keep], [1, -keep], f_a.numpy(), 0, keep * f_a[:50].mean(0).numpy()[None])
+    return torch.cat([h, slow, f_e, windows, torch.from_numpy(past[0]).to(h)], 1)
 
 
 def float32(method):
-    """Under mixed precision: positions, grids and transmittance lose what half precision drops."""
+    """Run a method in float32 under autocast: positions and grids need more than half precision."""
 
     @functools.wraps(method)
     def in_float32(self, *args, **kwargs):
@@ -58,161 +61,165 @@ def float32(method):
 
 
 def decibels(error: Tensor) -> float:
-    """PSNR in dB of squared errors of colours in 0..1."""
+    """PSNR in dB of squared errors (any shape) of colours in 0..1."""
     return -10 * math.log10(max(float(error.detach().mean()), 1e-12))
 
 
 class Field(nn.Module, ABC):
     """F_θ: (x, d := h, f_c) -> (c, σ) of eq. 10, over the canonical space of one person.
 
-    A field has `tell` (conditions -> what its frames are told), `forward` (points -> radiance, σ),
-    `loss` (L_photo of eq. 11 in its own batches) and `image` (conditions -> pictures).
+    A field implements `condition` (preparation of the conditions), `forward` (points -> radiance,
+    σ), `loss` (L_photo, eq. 11) and `image` (conditions -> pictures).
 
     Args:
-        cond: (T, DIM_C) training conditions; their poses place the box and the mean pose, and they
-            give the units of h and f_a.
-        size: side in pixels of the frames it is to learn.
-        context: of `conditions`.
+        cond: (T, DIM_C) training conditions. They set the mean pose, the box around the person, and
+            the units of h and f_a.
+        size: side of the training frames, pixels.
+        context: as in `conditions`.
     """
 
-    # half extents around the mean head, metres: the box that holds head, hair and shoulders
-    DEPTH = (-0.20, 0.20)
-    SHARPNESS = 50.0  # 1/m: head turns into torso over some 4 cm of neck
-    frames_per_step, warmup = 4, 50
+    DEPTH = (-0.20, 0.20)  # metres; front and back of the box that holds head, hair and shoulders
+    SHARPNESS = 50.0  # 1/m; the blend from head to torso takes about 4 cm of neck
+    frames_per_step, warmup = 4, 50  # frames, and steps with a rising learning rate
 
     def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
         super().__init__()
-        if cond is None:  # to be loaded
+        if cond is None:  # placeholder, until weights are loaded
             cond = torch.zeros(2, DIM_C)
             cond[:, 5] = 1.2
-        h, heard = cond[:, :6], cond[:, 12 + DIM_E :]
+        h, audio = cond[:, :6], cond[:, 12 + DIM_E :]
         mean = h.mean(0)
         self.register_buffer("size", torch.tensor(size))
         self.register_buffer("context", torch.tensor(context))
-        self.dim_a = heard.shape[1] // (2 * context + 2)
+        self.dim_a = audio.shape[1] // (2 * context + 2)
         self.register_buffer("h_mean", mean.clone())
         self.register_buffer("h_std", h.std(0).clamp_min(1e-3))
-        self.register_buffer("a_mean", heard.mean(0))
-        spread = heard.std(0)  # an entry that hardly moves is no message
+        self.register_buffer("a_mean", audio.mean(0))
+        spread = audio.std(0)  # bounded below: a nearly constant entry is noise
         self.register_buffer("a_std", spread.clamp_min(0.5 * float(spread.mean()) + 1e-6))
         half = 0.5 * float(mean[5] + self.DEPTH[1]) / FOCAL * 1.05
-        centre = -mean[3:5]  # the optical axis, as seen from the head
+        centre = -mean[3:5]  # the optical axis, in head coordinates
         lo = torch.tensor([centre[0] - half, centre[1] - half, self.DEPTH[0]])
         hi = torch.tensor([centre[0] + half, centre[1] + half, self.DEPTH[1]])
         self.register_buffer("lo", lo)
         self.register_buffer("hi", hi)
-        # how the torso is carried along by h and slow h, and by breath: three small angles and
-        # three metres
+        # Motion of the torso, three angles (rad) and three metres, from h, slow h and slow f_a.
         self.torso = nn.Linear(12 + self.dim_a, 6, bias=False)
         nn.init.zeros_(self.torso.weight)
 
     def split(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, DIM_C) -> poses (B, 12), what carries the torso (B, 12 + 64) and f_a of the moment
-        (B, 5 * 64) in units of their spread, eye codes (B, 8)."""
+        """Split and standardise conditions (B, DIM_C).
+
+        Returns poses (B, 12), the input of the torso's motion (B, 12 + 64), f_a of 5 frames
+        (B, 5 * 64), and eye codes (B, 8), which keep their unit.
+        """
         poses = ((cond[:, :12].unflatten(1, (2, 6)) - self.h_mean) / self.h_std).flatten(1)
-        poses = poses.clamp(-4, 4)  # further off nothing was learnt, and colours would drift
+        poses = poses.clamp(-4, 4)  # beyond the training poses colours would drift
         f_e, f_a = cond[:, 12 : 12 + DIM_E], cond[:, 12 + DIM_E :]
         f_a = (f_a - self.a_mean) / self.a_std
-        moment, slow = f_a[:, : -self.dim_a], f_a[:, -self.dim_a :].clamp(-4, 4)
-        return poses, torch.cat([poses, slow / 8], 1), moment, f_e
+        window, slow = f_a[:, : -self.dim_a], f_a[:, -self.dim_a :].clamp(-4, 4)
+        return poses, torch.cat([poses, slow / 8], 1), window, f_e
 
-    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, carries: Tensor) -> Tensor:
-        """Points at (B, M, K) depths on rays (B or 1, M, 3) -> box coordinates -1..1, (B, M, K, 3).
+    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor) -> Tensor:
+        """Camera to canonical space: points at `depth` on `rays` -> box coordinates -1..1.
 
-        Above the neck a point is seen from the head, x = Rᵀ(X - t); below it from the mean head,
-        moved a little with the pose and with breath; between, a blend, so that the neck is one
-        piece.
+        depth (B, M, K) in metres, rays (B or 1, M, 3), h (B, 6), torso_input (B, 76) of `split` ->
+        (B, M, K, 3). Above the neck x = Rᵀ(X - t), with the pose of the head. Below it, the mean
+        pose plus a small learned motion. In the neck, a smooth blend of both.
         """
         R, t = euler_to_matrix(h[:, :3]), h[:, 3:]
         R0, t0 = euler_to_matrix(self.h_mean[None, :3])[0], self.h_mean[3:]
         scale = 2 / (self.hi - self.lo)
 
-        def seen_from(R: Tensor, origin: Tensor) -> Tensor:
+        def transform(R: Tensor, origin: Tensor) -> Tensor:
             direction = rays @ R * scale  # Rᵀ d, row-wise
             start = -(origin + self.lo) * scale - 1
             return start[:, None, None] + depth[..., None] * direction[:, :, None]
 
-        carried = self.torso(carries)  # (B, 6)
-        R_torso = R0 @ euler_to_matrix(carried[:, :3])
-        head = seen_from(R, (t[:, None] @ R)[:, 0])
-        rest = seen_from(R_torso, t0 @ R_torso + carried[:, 3:])
+        motion = self.torso(torso_input)  # (B, 6)
+        R_torso = R0 @ euler_to_matrix(motion[:, :3])
+        head = transform(R, (t[:, None] @ R)[:, 0])  # (B, M, K, 3)
+        torso = transform(R_torso, t0 @ R_torso + motion[:, 3:])
         neck = ((0.14 - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
-        w = torch.sigmoid((neck[0] - rest[..., 1:2]) * neck[1])
-        return torch.lerp(rest, head, w)
+        w = torch.sigmoid((neck[0] - torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
+        return torch.lerp(torso, head, w)
 
     def depth_range(self) -> tuple[Tensor, Tensor]:
-        """Depths between which the box lies, in m."""
+        """Smallest and largest depth of the box, scalars in metres."""
         return self.h_mean[5] + self.DEPTH[0], self.h_mean[5] + self.DEPTH[1]
 
     @abstractmethod
-    def tell(self, cond: Tensor) -> Any:
-        """(B, DIM_C) -> a named tuple with h (B, 6), `carries` (B, 76) and the field's own."""
+    def condition(self, cond: Tensor) -> Any:
+        """Prepare conditions (B, DIM_C) -> a named tuple with h (B, 6), torso_input (B, 76), ..."""
 
     @abstractmethod
-    def forward(self, x: Tensor, told: Any) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Points (B, M, K, 3) in box coordinates -> (radiance, σ (B, M, K) in 1/m).
+    def forward(self, x: Tensor, conditioning: Any) -> tuple[Radiance, Tensor]:
+        """Eq. 10: points (B, M, K, 3) in box coordinates -> `radiance`, σ (B, M, K) in 1/m.
 
-        `radiance(w)` is Σ_k w_k c_k (B, M, C) for weights (B, M, K): a field may gather before it
-        decodes, so c of every sample need not be held. The first three of C are red, green, blue.
+        `radiance` is a function of weights w (B, M, K) that returns Σ_k w_k c_k (B, M, C). So a
+        field need not store c of each sample. The first three of C are red, green, blue.
         """
 
     def query(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """Equation 10 as it is written: points (B, N, 3) -> c (B, N, C), σ (B, N)."""
-        radiance, sigma = self(x[:, :, None], self.tell(cond))
+        """F_θ as in eq. 10: points (B, N, 3) in box coordinates, cond (B, DIM_C) -> c (B, N, C), σ
+        (B, N) in 1/m."""
+        radiance, sigma = self(x[:, :, None], self.condition(cond))
         return radiance(torch.ones_like(sigma)), sigma[..., 0]
 
     @abstractmethod
     def loss(
         self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """L_photo of eq. 11: cond (B, DIM_C), frames (B, 3, S, S) in 0..1, weight (B, 1, S, S)."""
+        """L_photo of eq. 11, with a weight for each pixel.
+
+        cond (B, DIM_C), frames (B, 3, S, S) in 0..1, weight (B, 1, S, S). Returns the loss and
+        {"psnr": dB}.
+        """
 
     @abstractmethod
     def image(self, cond: Tensor, size: int) -> Tensor:
-        """Pictures of (B, DIM_C) conditions, (B, 3, size, size), in about 0..1."""
+        """Render conditions (B, DIM_C) -> pictures (B, 3, size, size), about 0..1, not clamped."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict]:
-        """Adam's groups."""
+        """Parameter groups of Adam, each with its learning rate `lr`."""
 
 
 # --- rendering -----------------------------------------------------------------------------------
 
 
 def march(
-    field: Field,
-    told: Any,
-    rays: Tensor,
-    near: Tensor,
-    far: Tensor,
-    samples: int,
+    field: Field, conditioning: Any, rays: Tensor, near: Tensor, far: Tensor, samples: int,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Render rays of B frames through any field: the one renderer.
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Render rays of B frames through any field (section 3.5, volume rendering).
 
     Args:
-        told: what `field.tell` made of B conditions.
-        rays: (B or 1, M, 3) directions with z = 1; near, far (B, M) depths in m.
+        conditioning: from `field.condition`, for B frames.
+        rays: (B or 1, M, 3) directions with z = 1.
+        near, far: (B, M) depths in metres.
+        samples, generator: as in `rendering.stratified`.
 
-    Returns (Σ_k w_k c_k (B, M, C), transmittance behind the last sample (B, M)).
+    Returns C(r) = Σ_k w_k c_k (B, M, C) and the transmittance behind the last sample (B, M).
     """
-    with torch.autocast(rays.device.type, enabled=False):  # a position in half precision is lost
+    with torch.autocast(rays.device.type, enabled=False):  # positions need float32
         depth, delta = stratified(near, far, samples, generator)
-        x = field.canonical(depth, rays, told.h, told.carries)
-    radiance, sigma = field(x, told)
-    w, left = compositing_weights(sigma.float(), delta)
-    return radiance(w), left
+        x = field.canonical(depth, rays, conditioning.h, conditioning.torso_input)
+    radiance, sigma = field(x, conditioning)
+    w, transmittance = compositing_weights(sigma.float(), delta)
+    return radiance(w), transmittance
 
 
 @torch.inference_mode()
 def render(field: Field, cond: Tensor, size: int, batch: int = 8) -> Iterator[np.ndarray]:
-    """Frames of (T, DIM_C) conditions, one by one: (size, size, 3) uint8 arrays."""
+    """Render conditions (T, DIM_C): yields frames (size, size, 3) uint8, one by one."""
     device = field.h_mean.device
     for chunk in cond.split(batch):
         image = field.image(chunk.to(device), size)
-        yield from (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        image = (image.clamp(0, 1) * 255).round().byte()  # (B, 3, size, size)
+        yield from image.permute(0, 2, 3, 1).cpu().numpy()  # (B, size, size, 3)
 
 
 def render_all(field: Field, cond: Tensor, size: int) -> np.ndarray:
-    """`render`, stacked: (T, size, size, 3) uint8."""
+    """All frames of `render`, stacked: (T, size, size, 3) uint8."""
     return np.stack(list(render(field, cond, size)))

@@ -1,4 +1,4 @@
-"""Which fields there are, and how one is trained on a person's frames (eq. 11)."""
+"""The two radiance fields by name, and their training on the frames of a person (eq. 11)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..media import InputError
 from ..recipe import Recipe, digest
-from ..training import load, pick_device, share, train
+from ..training import load, own_part, pick_device, train
 from .disentangle import DIM_E
 from .face import LEFT_EYE, LIPS, RIGHT_EYE
 from .fast_field import FastField
@@ -25,23 +25,23 @@ FIELDS: dict[str, type[Field]] = {"fast": FastField, "paper": PaperField}
 
 @dataclass(frozen=True)
 class FieldRecipe(Recipe):
-    """A field's training. Learning rates are the field's `parameter_groups`."""
+    """Settings of the training of a field. Its learning rates: `Field.parameter_groups`."""
 
     clip: float | None = None
-    kind: str = "fast"  # of `FIELDS`
-    context: int = CONTEXT  # of `conditions`
-    corrected: bool = False  # learn small corrections of the tracked poses along with the field
-    lr: float = 1e-3  # of these corrections
+    kind: str = "fast"  # one of `FIELDS`
+    context: int = CONTEXT  # as in `conditions`
+    corrected: bool = False  # also learn corrections of the tracked poses
+    lr: float = 1e-3  # of the corrections
 
 
 class PoseCorrections(nn.Module):
-    """Small learned corrections of the T tracked poses that a field is trained on.
+    """Small learned corrections of the T tracked poses on which a field is trained.
 
-    Knots every `every` frames, linear in between: a frame alone is seen a few times only. Their
-    mean is held at nought, or the field and the poses could drift together.
+    Piecewise linear with a knot at each `every`-th frame, since training visits a frame only a few
+    times. The mean of the knots is zero; otherwise field and poses could drift together.
     """
 
-    UNIT = 0.02  # radians and metres of one unit of a knot
+    UNIT = 0.02  # radians and metres per unit of a knot
 
     def __init__(self, field: Field, T: int, every: int = 8):
         super().__init__()
@@ -49,43 +49,43 @@ class PoseCorrections(nn.Module):
         self.knots = nn.Parameter(torch.zeros(T // every + 2, 6))
 
     def forward(self, i: Tensor) -> Tensor:
-        """Frames (B,) -> what is added to their h, (B, 6)."""
+        """Frame numbers (B,) -> correction of their h (B, 6), radians and metres."""
         knots = self.UNIT * (self.knots - self.knots.mean(0))
         k = i // self.every
-        share = (i % self.every / self.every)[:, None].to(knots)
-        return torch.lerp(knots[k], knots[k + 1], share)
+        fraction = (i % self.every / self.every)[:, None].to(knots)  # (B, 1)
+        return torch.lerp(knots[k], knots[k + 1], fraction)
 
 
 def region_weights(points: Tensor, size: int, extra: float = 30.0) -> Tensor:
-    """Where a pixel counts more: eyes and mouth are few pixels and most of what one looks at.
+    """Weights (T, 1, size, size) of pixels in the loss, mean 1, larger near eyes and mouth.
 
-    points: (T, 68, 2) tracked landmarks in unit coordinates. Returns (T, 1, size, size), mean 1.
+    Eyes and mouth are few pixels, but viewers look at them most. points: (T, 68, 2) tracked
+    landmarks, 0 to 1. extra: additional weight at the centre of an eye or the mouth.
     """
     grid = (torch.arange(size) + 0.5) / size
     v, u = torch.meshgrid(grid, grid, indexing="ij")
     weight = torch.ones(len(points), size, size)
     for part, grow in ((RIGHT_EYE, 1.3), (LEFT_EYE, 1.3), (LIPS, 1.0)):
         p = points[:, part]
-        centre, half = p.mean(1), (p.amax(1) - p.amin(1))[:, :1] / 2 * grow  # round: lids travel
+        centre, half = p.mean(1), (p.amax(1) - p.amin(1))[:, :1] / 2 * grow  # a disc: lids move
         d2 = (u - centre[:, 0, None, None]) ** 2 + (v - centre[:, 1, None, None]) ** 2
         weight += extra * torch.exp(-0.5 * d2 / (half[..., None] * 0.7) ** 2)
     return (weight / weight.mean((1, 2), keepdim=True))[:, None]
 
 
 def train_field(
-    frames: np.ndarray,
-    points: np.ndarray,
-    cond: Tensor,
-    recipe: FieldRecipe,
-    path: Path,
-    seed: int,
-    device: str = "auto",
-    watch: Callable[[Field], None] | None = None,
-) -> tuple[Field, list[dict]]:
-    """F_θ on one subject's frames (T, S, S, 3) uint8, tracked points (T, 68, 2) and conditions
-    (T, DIM_C), and its history (eq. 11).
+    frames: np.ndarray, points: np.ndarray, cond: Tensor, recipe: FieldRecipe, path: Path,
+    seed: int, device: str = "auto", watch: Callable[[Field], None] | None = None,
+) -> tuple[Field, list[dict]]:  # fmt: skip
+    """Train F_θ on the frames of one subject (eq. 11).
 
-    watch: is called with the field as each step begins.
+    Args:
+        frames: (T, S, S, 3) uint8.
+        points: (T, 68, 2) tracked landmarks, 0 to 1.
+        cond: (T, DIM_C) of `conditions`.
+        watch: called with the field at the start of each step.
+
+    Returns the field and the history. Other arguments, history and errors as in `training.train`.
     """
     torch.manual_seed(seed)
     where = pick_device(device)
@@ -97,12 +97,12 @@ def train_field(
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         if watch is not None:
             watch(field)
-        i = share(torch.randint(len(cond), (field.frames_per_step,), generator=g))
-        told = cond[i].to(where)  # (B, DIM_C)
+        i = own_part(torch.randint(len(cond), (field.frames_per_step,), generator=g))
+        batch = cond[i].to(where)  # (B, DIM_C)
         if corrections is not None:
-            told = torch.cat([told[:, :6] + corrections(i.to(where)), told[:, 6:]], 1)
+            batch = torch.cat([batch[:, :6] + corrections(i.to(where)), batch[:, 6:]], 1)
         weight = region_weights(landmarks[i], frames.shape[1])  # (B, 1, S, S)
-        return field.loss(told, pictures[i].float().div(255).to(where), weight.to(where), g)
+        return field.loss(batch, pictures[i].float().div(255).to(where), weight.to(where), g)
 
     groups = field.parameter_groups()
     if corrections is not None:
@@ -115,9 +115,9 @@ def train_field(
 
 
 def load_field(path: str | Path) -> Field:
-    """The field of a file that a training wrote, whichever it is and of whatever size.
+    """Load a trained field, of any kind and size, from a file of `train_field`.
 
-    Raises InputError where it is missing, damaged, or of another version.
+    Raises InputError if the file is missing, damaged, or of another version.
     """
     try:
         with safe_open(path, framework="pt") as f:

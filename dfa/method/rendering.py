@@ -11,9 +11,11 @@ from .face import FOCAL
 def cast_rays(
     size: int, shift: tuple[float, float] = (0.0, 0.0), device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Directions of the pixel centres of a size x size image, (size * size, 3), with z = 1: the
-    distance along such a ray is its depth. `shift` (right, down) moves the centres, as a share of
-    the image's side."""
+    """Directions (size * size, 3) through the pixel centres of a size x size image, row by row.
+
+    They have z = 1, so the distance along a ray is the depth. `shift` moves the centres right and
+    down, in image sides.
+    """
     at = (torch.arange(size, device=device) + 0.5) / size - 0.5
     v, u = torch.meshgrid(at + shift[1], at + shift[0], indexing="ij")
     return torch.stack([u / FOCAL, v / FOCAL, torch.ones_like(u)], -1).reshape(-1, 3)
@@ -22,13 +24,16 @@ def cast_rays(
 def stratified(
     near: Tensor, far: Tensor, samples: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Depths (..., K) of K samples between near and far (...), and the lengths (..., 1) of their
-    strata. One sample a stratum: its middle, or with a generator anywhere in it."""
+    """Depths (..., K) of K `samples` between near and far (...), one in each of K equal strata.
+
+    The middle of the stratum, or with a generator a random place in it. Returns the depths and the
+    length (..., 1) of a stratum, both in metres. Eq. 2 of NeRF (Mildenhall et al. 2020).
+    """
     delta = ((far - near) / samples)[..., None]
-    within: Tensor | float = 0.5
+    offset: Tensor | float = 0.5
     if generator is not None:
-        within = torch.rand(*near.shape, samples, generator=generator).to(near.device)
-    return near[..., None] + (torch.arange(samples, device=near.device) + within) * delta, delta
+        offset = torch.rand(*near.shape, samples, generator=generator).to(near.device)
+    return near[..., None] + (torch.arange(samples, device=near.device) + offset) * delta, delta
 
 
 def compositing_weights(sigma: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,6 +47,6 @@ def compositing_weights(sigma: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     w_k = T_k (1 - exp(-σ_k δ_k)), T_k = exp(-Σ_{j<k} σ_j δ_j).
     """
     optical_depth = torch.cumsum(sigma * delta, -1)
-    through = torch.exp(-optical_depth)
-    before = torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], -1)
-    return before - through, through[..., -1]
+    after = torch.exp(-optical_depth)  # (..., K), transmittance behind each sample
+    before = torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], -1)  # T_k
+    return before - after, after[..., -1]

@@ -1,7 +1,7 @@
 """Audio-lip synchronisation (section 3.3, eq. 3).
 
-The audio encoder E_a turns MFCC into f_a, which must point the same way as the mouth code f_m of
-the same moment, and of no other.
+The audio encoder E_a computes f_a from MFCC. Training makes the cosine of f_a and the mouth code
+f_m high at the same moment and low at other moments.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from ..training import random_windows, train
 from .audio import N_MFCC, mfcc, variants
 from .disentangle import DIM_M
 
-DIM_A = 64
-NEAREST, FARTHEST = 2, 19  # frames by which a negative of the same video is shifted
+DIM_A = 64  # size of f_a
+NEAREST, FARTHEST = 2, 19  # time shift, frames, of negative pairs from the same video
 
 
 class SyncModel(nn.Module):
-    """E_a, and a head on f_m, into one space of non-negative unit vectors.
+    """E_a and E_m: they map MFCC and f_m into one space of non-negative unit vectors.
 
     Args:
-        loss: `paper` (eq. 3); or, to compare, `hard` (eq. 3 on the hardest tenth of the negatives),
-            `sigmoid` (of a scaled cosine with a bias, both learned, as SigLIP) or `infonce`, these
-            two on unit vectors of any sign.
-        context: convolutions over neighbouring frames in E_a; each adds a frame either way.
+        loss: `paper` (eq. 3). For comparison: `hard` (eq. 3, hardest tenth of the negatives),
+            `sigmoid` (learned scale and bias of the cosine, Zhai et al. 2023) or `infonce` (van den
+            Oord et al. 2018); these two use unit vectors of any sign.
+        context: number of convolutions over frames in E_a; each adds one frame on both sides.
+        width: channels of each hidden layer.
     """
 
     judges_sync = True
@@ -47,51 +48,55 @@ class SyncModel(nn.Module):
         if self.signed:
             self.scale_bias = nn.Parameter(torch.tensor([2.3, -5.0]))  # log scale, bias
         self.register_buffer("f_m_std", torch.ones(DIM_M))
-        # 100 Hz -> 25 Hz by two strides, then context: 29 MFCC vectors, 0.29 s, reach one f_a
+        # Two strides: 100 Hz -> 25 Hz. One f_a depends on 29 MFCC vectors (0.29 s) at context 2.
         self.E_a = nn.Sequential(
             conv(N_MFCC, 5, 2),
             conv(width, 5, 2),
             *(conv(width, 3) for _ in range(context)),
             nn.Conv1d(width, DIM_A, 1),
         )
-        # SyncNet looks at five frames, so the head sees f_m of five
+        # One output depends on f_m of five frames, as in SyncNet (Chung & Zisserman 2016).
         self.E_m = nn.Sequential(conv(DIM_M, 3), conv(width, 3), nn.Conv1d(width, DIM_A, 1))
 
     def _unit(self, x: Tensor) -> Tensor:
         x = x if self.signed else F.relu(x)
-        return F.normalize(x.mT, dim=-1, eps=1e-4)
+        return F.normalize(x.mT, dim=-1, eps=1e-4)  # (B, D, T) -> (B, T, D)
 
     def audio(self, mfcc: Tensor) -> Tensor:
-        """f_a = E_a(a): (B, 4T, 20) MFCC -> (B, T, 64), unit vectors with no negative entry."""
+        """f_a = E_a(a): MFCC (B, 4T, 20) -> unit vectors (B, T, 64) without negative entries."""
         return self._unit(self.E_a(mfcc.mT))
 
     def mouth(self, f_m: Tensor) -> Tensor:
-        """(B, T, 32) mouth codes of B clips -> (B, T, 64) in the space of f_a.
+        """E_m: mouth codes (B, T, 32) of B clips -> (B, T, 64) in the space of f_a.
 
-        Each clip's mean falls out, as the sound's does: how a mouth stands at rest is not heard.
+        The mean of each clip is subtracted, as for audio: audio does not show the mouth at rest.
         """
         return self._unit(self.E_m(((f_m - f_m.mean(1, keepdim=True)) / self.f_m_std).mT))
 
     def loss(self, f_a: Tensor, f_m: Tensor) -> Tensor:
-        """The loss of this model's kind over (B, T, 64) pairs of B aligned clips."""
+        """The loss that the model was made with, for f_a, f_m (B, T, 64) of B clips: a scalar."""
         if not self.signed:
             return contrastive_loss(f_a, f_m, hardest=0.1 if self.kind == "hard" else 1.0)
         scale, bias = self.scale_bias[0].exp(), self.scale_bias[1]
         if self.kind == "sigmoid":
             positive, own, other = (scale * d + bias for d in pairs(f_a, f_m))
             return F.softplus(-positive).mean() + F.softplus(torch.cat([own, other])).mean()
-        together = scale * f_a @ f_m.mT  # which of its clip's moments, and of the next clip's?
-        apart = scale * torch.stack([f_a @ f_m.roll(1, 0).mT, (f_a.roll(1, 0) @ f_m.mT).mT])
-        target = torch.arange(f_a.shape[1]).repeat(len(f_a))
+        # Classify the aligned moment among all moments of the same clip and of another clip.
+        same = scale * f_a @ f_m.mT  # (B, T, T)
+        another = scale * torch.stack([f_a @ f_m.roll(1, 0).mT, (f_a.roll(1, 0) @ f_m.mT).mT])
+        target = torch.arange(f_a.shape[1]).repeat(len(f_a))  # (B T,)
         return sum(
-            F.cross_entropy(torch.cat([own, other], 2).flatten(0, 1), target)
-            for own, other in zip((together, together.mT), apart, strict=True)
+            F.cross_entropy(torch.cat([own, other], 2).flatten(0, 1), target)  # (B T, 2T)
+            for own, other in zip((same, same.mT), another, strict=True)
         )
 
 
 def pairs(f_a: Tensor, f_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines of the pairs that (B, T, D) unit vectors of aligned clips give: aligned (B T,);
-    negatives of the same video, shifted by 2 to 19 frames either way; and of another video."""
+    """Cosines d of audio-mouth pairs (eq. 3); f_a, f_m are unit vectors (B, T, D) of aligned clips.
+
+    Returns d of the aligned pairs (B T,), of negatives from the same video, shifted by 2 to 19
+    frames to both sides (n,), and of negatives from another video (B T,).
+    """
     d = f_a @ f_m.mT  # (B, T, T)
     t = torch.arange(f_a.shape[1], device=d.device)
     shift = (t[:, None] - t).abs()
@@ -104,22 +109,24 @@ def pairs(f_a: Tensor, f_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def contrastive_loss(f_a: Tensor, f_m: Tensor, hardest: float = 1.0) -> Tensor:
-    """L_con of eq. 3 over (B, T, D) pairs of a batch of aligned clips.
+    """L_con of eq. 3, a scalar, for unit vectors f_a, f_m (B, T, D) of B aligned clips.
 
-    A cosine lies in (-1, 1), where a cross-entropy is undefined; vectors without negative entries
-    keep it in (0, 1), and orthogonal then means "not together", as a probability. Positives and
-    negatives weigh the same, though there are more of these; with `hardest` below 1 that share of
-    the negatives counts, those most alike.
+    Cross-entropy needs d in (0, 1), but a cosine lies in [-1, 1]. Vectors without negative entries
+    give d >= 0, which is then the probability that a pair is aligned. Positives and negatives have
+    the same total weight. `hardest`: fraction of the negatives used, those with the largest d.
     """
     positive, own, other = (d.clamp(1e-4, 1 - 1e-4) for d in pairs(f_a, f_m))
     negative = torch.cat([own, other])
     if hardest < 1:
         negative = negative.topk(max(1, int(hardest * len(negative)))).values
-    return -positive.log().mean() - (1 - negative).log().mean()
+    return -positive.log().mean() - (1 - negative).log().mean()  # eq. 3
 
 
 def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise and gaps in the sound (B, 4T, 20); noise and slow drift in f_m (B, T, 32)."""
+    """Random noise and gaps in MFCC (B, 4T, 20), noise and slow drift in f_m (B, T, 32).
+
+    Returns both, in the same shapes.
+    """
     rand = lambda *s: torch.rand(*s, generator=generator)  # noqa: E731
     randn = lambda *s: torch.randn(*s, generator=generator)  # noqa: E731
     B, T, D = f_m.shape
@@ -127,13 +134,13 @@ def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tens
     start = (rand(B, 1) * 4 * T).long()
     gap = (torch.arange(4 * T) >= start) & (torch.arange(4 * T) < start + (rand(B, 1) * 12).long())
     mfcc = mfcc.masked_fill(gap[..., None], 0.0)
-    std = f_m.std(1, keepdim=True)
-    wave = torch.sin(
+    std = f_m.std(1, keepdim=True)  # (B, 1, 32)
+    drift = torch.sin(
         2 * torch.pi * (0.1 + 0.7 * rand(B, 1, 1)) * torch.arange(T)[:, None] / 25
         + 6.3 * rand(B, 1, 1)
     )
     f_m = f_m + std * (
-        0.5 * rand(B, 1, 1) * wave * randn(B, 1, D) + 0.25 * rand(B, 1, 1) * randn(f_m.shape)
+        0.5 * rand(B, 1, 1) * drift * randn(B, 1, D) + 0.25 * rand(B, 1, 1) * randn(f_m.shape)
     )
     return mfcc, f_m
 
@@ -141,8 +148,10 @@ def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tens
 def augmented(
     f_m: list[Tensor], audio: list[np.ndarray], seed: int, n: int = 6
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Mouth codes (T, 32) and sounds (640 T,) of many people -> each pair as it is and `n` times
-    disturbed (`audio.variants`): codes (T', 32) and MFCC (4T', 20), 1 + n of each person in turn.
+    """Mouth codes (T, 32) and audio (640 T,) of many people, plus `n` random versions of each.
+
+    Returns lists of codes (T', 32) and MFCC (4T', 20): for each person the original, then the
+    versions (`audio.variants`).
     """
     codes, sounds = [], []
     for i, (m, a) in enumerate(zip(f_m, audio, strict=True)):
@@ -155,12 +164,12 @@ def augmented(
 
 @dataclass(frozen=True)
 class SyncRecipe(Recipe):
-    """E_a's training; `loss` and `context` as in `SyncModel`."""
+    """Settings of the training of E_a; `loss` and `context` as in `SyncModel`."""
 
     lr: float = 2e-3
     weight_decay: float = 1e-2
-    batch: int = 24  # clips a step
-    window: int = 50  # frames of a clip
+    batch: int = 24  # clips per step
+    window: int = 50  # frames per clip
     loss: str = "paper"
     context: int = 2
 
@@ -168,8 +177,10 @@ class SyncRecipe(Recipe):
 def train_sync(
     f_m: list[Tensor], sounds: list[Tensor], recipe: SyncRecipe, path: Path, seed: int
 ) -> tuple[SyncModel, list[dict]]:
-    """E_a on the mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects (eq. 3), and its
-    history."""
+    """Train E_a (eq. 3) on mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects.
+
+    Returns the model and the history. Arguments, history and errors as in `training.train`.
+    """
     torch.manual_seed(seed)
     model, n = SyncModel(recipe.loss, recipe.context), recipe.window
     model.f_m_std.copy_(torch.cat(f_m).std(0))

@@ -1,7 +1,7 @@
-"""One person from end to end: a recording in, a talking head out.
+"""The whole method for one person, from a recording to a talking head (section 3.1, figure 2).
 
-`Corpus` holds what is learnt once from many people (F_d, E_a, the GP-VAE); `fit` learns the rest
-from one person, and gives a `Subject`, which can speak.
+`Corpus` holds the networks that are trained once on many people (F_d, E_a, the GP-VAE). `fit`
+trains the rest on one person and returns a `Subject`. `Subject.speak` renders it with new audio.
 """
 
 from __future__ import annotations
@@ -32,37 +32,36 @@ from .sync import SyncModel
 if TYPE_CHECKING:
     from ..profiles import Profile
 
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on the sample captures' corpus
-STAGES = ("disentangle", "sync", "gpvae", "cme")  # files of a corpus, in the order of training
+WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on captures.CORPUS
+STAGES = ("disentangle", "sync", "gpvae", "cme")  # file names of a corpus, in order of training
 
 
-# --- what is learnt from many people -------------------------------------------------------------
+# --- trained on many people ----------------------------------------------------------------------
 
 
 class Codes(NamedTuple):
-    """What the networks of a corpus say of a recording of T frames."""
+    """Codes of a recording of T frames. f_a and cond are None before E_a is trained."""
 
-    f_m: Tensor  # (T, 32) mouth
+    f_m: Tensor  # (T, 32) mouth codes
     x: Tensor  # (T, 14) [h ; f_e], the attributes that the GP-VAE models
-    f_a: Tensor | None = None  # (T, 64) sound; None before E_a is trained, as `cond`
-    cond: Tensor | None = None  # (T, DIM_C) what the field is conditioned on
+    f_a: Tensor | None = None  # (T, 64) audio codes
+    cond: Tensor | None = None  # (T, DIM_C) conditions of the field
 
 
 @dataclass
 class Corpus:
-    """The stages that are learnt once: F_d, E_a, the GP-VAE and the cross-modal encoder. Those
-    that are not trained yet are None."""
+    """The networks that are trained once on many people; None if not trained yet."""
 
     f_d: Disentangler
     sync: SyncModel | None = None
     vae: AttributeVAE | None = None
-    cme: CrossModalEncoder | None = None  # what fine-tuning on a person starts from
+    cme: CrossModalEncoder | None = None  # initial weights of the fine-tuning on a person
 
     @classmethod
     def load(cls, folder: str | Path = WEIGHTS, last: str = STAGES[-1]) -> Corpus:
-        """Read the networks up to the stage `last` from a folder (the package ships one).
+        """Read the networks, up to `last` of `STAGES`, from a folder; by default the package's.
 
-        Raises InputError where one is missing or of another version.
+        Raises InputError if a network is missing or of another version.
         """
         vae = AttributeVAE()
         names = STAGES[: STAGES.index(last) + 1]
@@ -72,28 +71,28 @@ class Corpus:
         return cls(*models)
 
     def save(self, folder: str | Path) -> None:
-        """Write the networks to a folder, which becomes independent of where they came from."""
+        """Write the networks to a folder, as safetensors files with the names of `STAGES`."""
         for model, name in zip((self.f_d, self.sync, self.vae, self.cme), STAGES, strict=True):
             if model is not None:
                 save(model, Path(folder) / f"{name}.safetensors")
 
     @torch.inference_mode()
     def f_a(self, audio: np.ndarray, n_frames: int | None = None) -> Tensor:
-        """E_a of a whole utterance (n,), (T, 64)."""
+        """E_a (section 3.3): audio (n,) of a whole utterance, 16 kHz -> f_a (T, 64)."""
         return self.sync.audio(torch.from_numpy(mfcc(audio, n_frames))[None])[0].clone()
 
     @torch.inference_mode()
     def f_e(self, attributes: Attributes) -> Tensor:
-        """Eye codes of T tracked frames, (T, 8)."""
+        """Eye codes f_e (T, 8) of T tracked frames."""
         return self.f_d.encode(torch.from_numpy(attributes.landmarks))[1].clone()
 
     def personal(self, attributes: Attributes) -> Tensor:
-        """[h ; f_e] of T tracked frames, (T, 14)."""
+        """Attributes [h ; f_e] (T, 14) of T tracked frames."""
         return torch.cat([torch.from_numpy(attributes.h), self.f_e(attributes)], 1)
 
     @torch.no_grad()  # what is learnt from may not be an inference tensor
     def codes(self, recording: Recording) -> Codes:
-        """All codes of a recording. Of a part they are computed over the whole, and cut."""
+        """All codes of a recording; for a part, those of the whole recording, cut."""
         whole, cut = recording.whole, recording.cut
         f_m = self.f_d.encode(torch.from_numpy(whole.attributes.landmarks))[0].clone()[cut]
         x = self.personal(whole.attributes)
@@ -104,28 +103,28 @@ class Corpus:
 
     @torch.inference_mode()
     def lid_opening(self, f_e: Tensor) -> np.ndarray:
-        """Lid opening (T,) of eye codes (T, 8), as a share of inter-ocular distance."""
+        """Lid opening (T,) of eye codes (T, 8), in inter-ocular distances."""
         l = self.f_d.decode(torch.zeros(len(f_e), DIM_M), f_e)  # (T, 68, 3)
         lids = (l[:, UPPER_LIDS] - l[:, LOWER_LIDS]).norm(dim=-1).mean(1)
         return (lids / (l[:, RIGHT_EYE].mean(1) - l[:, LEFT_EYE].mean(1)).norm(dim=-1)).numpy()
 
 
 def ship(runs: str | Path) -> None:
-    """Copy a run's corpus networks into the package, for `dfa fit`."""
+    """Copy the corpus networks of a run from the folder `runs` into the package, for `dfa fit`."""
     for name in STAGES:
         with atomic(WEIGHTS / f"{name}.safetensors") as part:
             shutil.copyfile(Path(runs) / f"{name}.safetensors", part)
 
 
-# --- what is learnt from one person --------------------------------------------------------------
+# --- trained on one person -----------------------------------------------------------------------
 
 
 def fit_motion(
     corpus: Corpus, recording: Recording, steps: int, out: Path, seed: int
 ) -> CrossModalEncoder:
-    """Fine-tune the cross-modal encoder on a person's head motion and blinks (eq. 9).
+    """Fine-tune the cross-modal encoder on the head motion and blinks of a person (eq. 9).
 
-    It goes to the folder `out`, with all that `Subject.load` needs but the field.
+    Returns the encoder. Writes all files of `Subject.load` but the field to the folder `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     if rank_and_world()[0] == 0:
@@ -137,37 +136,32 @@ def fit_motion(
 
 
 def fit_field(
-    corpus: Corpus,
-    recording: Recording,
-    recipe: FieldRecipe,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-    name: str = "field",
-) -> tuple[Field, list[dict]]:
-    """Train a radiance field on a person's frames (eq. 10, 11), as `name` in the folder `out`;
-    the field and its history."""
+    corpus: Corpus, recording: Recording, recipe: FieldRecipe, out: Path, seed: int,
+    device: str = "auto", name: str = "field",
+) -> tuple[Field, list[dict]]:  # fmt: skip
+    """Train a radiance field on the frames of a person (eq. 10, 11).
+
+    Returns the field and the history. Writes it as `name`.safetensors to the folder `out`.
+    """
     path, cond = out / f"{name}.safetensors", corpus.codes(recording).cond
     points = recording.attributes.points
     return train_field(recording.frames, points, cond, recipe, path, seed, device)
 
 
 def fit(
-    recording: Recording,
-    profile: Profile,
-    out: str | Path,
-    corpus: Corpus | None = None,
-    seed: int = 0,
-    device: str = "auto",
-) -> Subject:
-    """Learn to be the person of a recording: head motion and blinks, then the field.
+    recording: Recording, profile: Profile, out: str | Path, corpus: Corpus | None = None,
+    seed: int = 0, device: str = "auto",
+) -> Subject:  # fmt: skip
+    """Train a talking head of one person: head motion and blinks, then the radiance field.
 
     Args:
-        recording: all of it is learnt from: give `recording.training` where the rest shall test.
-        profile: gives the steps.
-        out: folder for the model, which `Subject.load` reads. A killed run goes on where it was.
-        corpus: the networks to start from, by default those that the package ships.
-        device: where the field is trained.
+        recording: all of it is training data. Give `recording.training` to keep a test part.
+        profile: sets the numbers of steps.
+        out: folder for the model, which `Subject.load` reads. A stopped run continues from there.
+        corpus: the networks to start from; by default those in the package.
+        device: of the training of the field: "auto", "cpu" or "cuda".
+
+    Returns the Subject. Raises as `training.train`.
     """
     out, corpus = Path(out), corpus or Corpus.load()
     say("head motion and blinks")
@@ -177,16 +171,16 @@ def fit(
     return Subject(corpus, cme, field, corpus.codes(recording).x)
 
 
-def among_pauses(audio: np.ndarray) -> tuple[np.ndarray, int]:
-    """A sound (n,) that hardly pauses, with silence around it, and the frames of it that stand
-    before; any other sound as it is, and 0.
+def pad_with_silence(audio: np.ndarray) -> tuple[np.ndarray, int]:
+    """Add silence before and after audio (n,), 16 kHz, that has almost no pauses.
 
-    MFCC are normalised over the utterance, and the captures pause for a fifth of their time. Where
-    nobody pauses, speech itself would be the mean, and the lips would hardly open.
+    Returns the audio and the number of silent frames added before it; 0 if there are enough pauses.
+    MFCC are normalised over the utterance, and a fifth of the training audio is pauses. Without
+    pauses the mean would be speech, and the lips would hardly open.
     """
     T = max(1, len(audio) // SAMPLES_PER_FRAME)
     whole = np.pad(audio, (0, SAMPLES_PER_FRAME))[: T * SAMPLES_PER_FRAME]
-    level = np.square(whole.reshape(T, -1)).mean(1)
+    level = np.square(whole.reshape(T, -1)).mean(1)  # (T,) mean power of each frame
     pauses = float((level < 1e-3 * np.percentile(level, 95)).mean())  # 30 dB below speech
     if pauses >= 0.1:
         return audio, 0
@@ -196,18 +190,18 @@ def among_pauses(audio: np.ndarray) -> tuple[np.ndarray, int]:
 
 @dataclass
 class Subject:
-    """A fitted person, who can say any sound."""
+    """A fitted person, rendered with any audio by `speak`."""
 
     corpus: Corpus
     cme: CrossModalEncoder
     field: Field
-    x: Tensor  # (T, 14) the person's own [h ; f_e], of what was learnt from
+    x: Tensor  # (T, 14) [h ; f_e] of the training recording
 
     @classmethod
     def load(cls, folder: str | Path, corpus: Corpus | None = None) -> Subject:
-        """Read what `fit` wrote. corpus: where its networks are loaded already.
+        """Read what `fit` wrote to `folder`. corpus: its networks, if they are loaded already.
 
-        Raises InputError where something is missing or of another version.
+        Raises InputError if a file is missing or of another version.
         """
         folder = Path(folder)
         corpus = corpus or Corpus.load(folder)
@@ -217,25 +211,21 @@ class Subject:
         return cls(corpus, cme, field, corpus.personal(attributes))
 
     def sample(self, f_a: Tensor | int, seed: int = 0) -> Tensor:
-        """Head motion and eyes [h ; f_e] (T, 14) in this person's manner, for sound f_a (T, 64), or
-        for T frames without sound."""
+        """Sample [h ; f_e] (T, 14) of the person, for f_a (T, 64) or for T frames without audio."""
         return sample_personal(self.corpus.vae, self.cme, self.x, f_a, seed)
 
     def speak(
-        self,
-        audio: np.ndarray,
-        *,
-        seed: int = 0,
-        personal: Tensor | None = None,
+        self, audio: np.ndarray, *, seed: int = 0, personal: Tensor | None = None,
         size: int | None = None,
-    ) -> Iterator[np.ndarray]:
-        """Frames (S, S, 3) uint8 of this person saying `audio` (n,), one by one.
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        """Render this person saying `audio` (n,), 16 kHz: yields frames (S, S, 3) uint8, 25 fps.
 
-        personal: (T, 14) replaces the sampled pose and eyes; it goes to and fro if it is too short.
-        size: side of the frames, by default that of the frames it learnt from.
+        seed: of the sampled head motion and blinks.
+        personal: [h ; f_e] (T, 14) in place of the sample. If too short, it plays back and forth.
+        size: side S in pixels; by default the training size.
         """
         n = frame_count(audio)
-        sound, lead = among_pauses(audio)
+        sound, lead = pad_with_silence(audio)
         f_a = self.corpus.f_a(sound, n + 2 * lead)[lead : lead + n]
         if personal is None:
             personal = self.sample(f_a, seed)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: figures, tables, their origin, and the verdicts on the claims."""
+"""The results of a run: figures, tables, their origin, and the verdicts on the paper's claims."""

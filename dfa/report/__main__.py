@@ -1,4 +1,4 @@
-"""`python -m dfa.report figures/PROFILE`: what a run left there, and how long it took."""
+"""`python -m dfa.report figures/PROFILE`: print table 2 and list the results of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .tables import summary
 
 
 def main() -> int:
-    """Print it; the exit code: 0, or 2 for an error that the user can mend."""
+    """Print the summary. Returns the exit code: 0, or 2 for an error that the user can correct."""
     if len(sys.argv) != 2:
         print("usage: python -m dfa.report figures/PROFILE", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
-"""The paper's 22 claims, and what the tables say of each: `CLAIMS` has a row for each.
+"""The paper's 22 claims and their verdicts from the tables: `CLAIMS` has one row for each claim.
 
-What the intervals of both testsets leave no doubt of is `supported` or `contradicted`; where they
-overlap it is `undecided`; what no table tells is `not tested here`, with the reason. The same rule,
-run on what the paper prints (single numbers, without intervals), says whether its own tables bear
-the claim out.
+A claim is `supported` or `contradicted` if the intervals decide it on both testsets. If intervals
+overlap it is `undecided`. If a table is missing it is `not tested here`, with the reason. The same
+rule is applied to the paper's printed tables (single numbers without intervals): do they support
+the claim?
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from .rules import (
     NotTested,
     Source,
     any_resolution,
-    apart,
     best,
+    better_audio_features,
     freezes,
-    heard,
     nearest_sync,
     no_blinks,
     personal_blinks,
@@ -34,6 +33,7 @@ from .rules import (
     same_on_both,
     sampled,
     seams,
+    separated,
     shuts,
     vae,
 )
@@ -48,14 +48,14 @@ IN_PAPER = {SUPPORTED: "yes", CONTRADICTED: "no", UNDECIDED: "a tie", UNTESTED: 
 
 
 class Claim(NamedTuple):
-    """A claim of the paper: where it stands, what it says, and the rule that judges it."""
+    """A claim of the paper."""
 
-    where: str
+    where: str  # section and table or figure of the paper
     says: str
-    rule: Callable[[Source], list[Answer]]
+    rule: Callable[[Source], list[Answer]]  # tests it on tables
 
 
-# A new claim is one row here.
+# To add a claim, add one row.
 CLAIMS = {
     "C01": Claim(
         "4.2, Table 2",
@@ -111,7 +111,9 @@ CLAIMS = {
         vae(VAE, ("Trans VAE",)),
     ),
     "C14": Claim(
-        "4.3, Table 5", "contrastive audio features beat MFCC and DeepSpeech on LMD and Sync", heard
+        "4.3, Table 5",
+        "contrastive audio features beat MFCC and DeepSpeech on LMD and Sync",
+        better_audio_features,
     ),
     "C15": Claim(
         "4.3, Figure 6",
@@ -119,7 +121,7 @@ CLAIMS = {
         lambda s: best(s, "identity", "silhouette", 1, "with audio", ("without audio",)),
     ),
     "C16": Claim("4.3, Figure 7", "without f_e the eyes cannot close, with f_e they blink", shuts),
-    "C17": Claim("3.2, Figure 3", "f_m and f_e control mouth and eyes separately", apart),
+    "C17": Claim("3.2, Figure 3", "f_m and f_e control mouth and eyes separately", separated),
     "C18": Claim(
         "4.2, Figure 5",
         "one NeRF for head and torso leaves no gap at the neck, two NeRFs (AD-NeRF) do",
@@ -143,8 +145,11 @@ CLAIMS = {
 
 
 def judge(rule: Callable[[Source], list[Answer]], source: Source) -> tuple[str, str]:
-    """A verdict, and the numbers that decided it: of several comparisons those that count against
-    it, else those that leave it open, else all."""
+    """The verdict of a rule, and the numbers that decided it, as text.
+
+    The worst answer decides: one contradiction contradicts the claim, else one undecided comparison
+    leaves it undecided. At most three of the deciding comparisons are shown.
+    """
     try:
         answers = rule(source)
     except NotTested as reason:
@@ -157,7 +162,10 @@ def judge(rule: Callable[[Source], list[Answer]], source: Source) -> tuple[str, 
 
 
 def verdicts(folder: str | Path, *claims: str) -> str:
-    """What a notebook prints of claims, by the tables of figures/<profile>: two lines each."""
+    """The verdicts on some claims from the tables of figures/<profile>, as text: two lines each.
+
+    claims: ids such as "C01".
+    """
     tables, lines = Source(folder), []
     for claim in claims:
         verdict, evidence = judge(CLAIMS[claim].rule, tables)
@@ -166,7 +174,10 @@ def verdicts(folder: str | Path, *claims: str) -> str:
 
 
 def ledger(folder: str | Path) -> pd.DataFrame:
-    """Every claim with its verdict by the tables of figures/<profile>, and by the paper's own."""
+    """Every claim with its verdicts from the tables of figures/<profile> and from the paper's.
+
+    Columns: id, says, where, verdict, data, evidence, paper_supports, paper_evidence.
+    """
     ours, printed, rows = Source(folder), Source(), []
     data = f"synthetic actors, profile {Path(folder).name}"
     for id, claim in CLAIMS.items():
@@ -180,14 +191,14 @@ def ledger(folder: str | Path) -> pd.DataFrame:
 
 
 def counted(table: pd.DataFrame) -> str:
-    """How many claims have which verdict, in a sentence's part."""
+    """The number of claims with each verdict, as part of a sentence; table: of `ledger`."""
     words = table.verdict.value_counts()
     return ", ".join(f"{words[w]} {w}" for w in (SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED)
                      if w in words)  # fmt: skip
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The ledger's verdicts as a short table."""
+    """The verdicts of a `ledger` as a short Markdown table."""
     rows = [f"| {r.id} | {r.says} | {r.verdict} | {r.paper_supports} |" for r in table.itertuples()]
     head = ["| | the paper says | here, synthetic actors | its own tables |", "| --- " * 4 + "|"]
     return "\n".join(head + rows)

@@ -1,4 +1,4 @@
-"""From a figure, table, video or number in it back to what made it, and what changed since."""
+"""Find what made a figure, table, video or number, and what has changed since then."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from .provenance import manifest
 
 
 def find(what: str, root: Path, profile: str = "quick") -> dict:
-    """The manifest's entry of an id, or of a file under figures/, by its path or its name; of an
-    executed notebook its latest, with the outputs and inputs of all.
+    """The manifest's entry of an artifact.
 
-    Raises InputError where there is none, with the ids that are nearest by name.
+    Args:
+        what: its id, or the path or name of a file under figures/.
+        root: of the repo. profile: whose manifest; a path decides for itself.
+
+    For an executed notebook, this is its latest entry with the outputs and inputs of all entries.
+    Raises InputError if there is none, with similar ids.
     """
     path = Path(what)
     if path.suffix and path.is_file() and path.resolve().is_relative_to(root / "figures"):
@@ -37,41 +41,45 @@ def find(what: str, root: Path, profile: str = "quick") -> dict:
 
 
 def out_of_step(entries: list[dict], root: Path) -> list[str]:
-    """What a manifest's entries name and is not there or no longer the same, a line each."""
+    """The outputs in a manifest that are missing or have changed, one line for each."""
     states = {path: state(path, digest, root) for e in entries for path, digest in
               e["outputs"].items()}  # fmt: skip
     return [f"{path}: {found}" for path, found in states.items() if found != "same"]
 
 
 def rows_of(entry: dict, value: str, root: Path) -> pd.DataFrame:
-    """The rows of an entry's .csv in which a number, at as many decimals, or a word reads so.
+    """The rows of an entry's .csv that contain a value.
 
-    Raises InputError where it has no .csv, or none of them does.
+    value: a word, or a number; cells are rounded to as many decimals. Raises InputError if the
+    entry has no .csv or no row contains the value.
     """
     path = next((root / p for p in entry["outputs"] if p.endswith(".csv")), None)
     if path is None or not path.exists():
-        raise InputError(f"{entry['id']} has no .csv here: no value to look up in it")
+        raise InputError(f"{entry['id']} has no .csv here: a value cannot be looked up in it")
     table = pd.read_csv(path)
     digits = len(value.partition(".")[2])
 
-    def reads(cell: object) -> bool:
+    def matches(cell: object) -> bool:
         return value == (f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell))
 
-    found = table[table.map(reads).any(axis=1)]
+    found = table[table.map(matches).any(axis=1)]
     if found.empty:
         raise InputError(f"nothing in {path.relative_to(root)} reads {value}")
     return found
 
 
 def state(path: str, digest: str, root: Path) -> str:
-    """Is a file what it was: same, CHANGED, or not here."""
+    """Compare a file with its recorded SHA-256: "same", "CHANGED" or "not here"."""
     if not (root / path).is_file():
         return "not here"
     return "same" if sha256(root / path) == digest else "CHANGED"
 
 
 def code_changed(entry: dict, root: Path) -> list[str] | None:
-    """The notebook and modules that differ from the entry's commit; None where git cannot tell."""
+    """The notebook and modules that differ from the entry's commit.
+
+    None if git does not have that commit.
+    """
     if not entry["commit"]:
         return None
     command = ["git", "diff", "--name-only", entry["commit"], "--", "dfa/*.py", "dfa/*/*.py"]
@@ -84,10 +92,10 @@ def code_changed(entry: dict, root: Path) -> list[str] | None:
 
 
 def report(entry: dict, root: Path) -> str:
-    """What a terminal shows of an entry."""
+    """An entry of the manifest as text for a terminal, with the state of its files."""
     profile, changed = entry["parameters"]["profile"], code_changed(entry, root)
     cell = "all of it" if entry["cell"] is None else f"cell [{entry['cell']}]"
-    told = {
+    facts = {
         "what": entry["id"] + (f", the paper's {entry['paper']}" if entry["paper"] else ""),
         "made by": f"notebooks/{entry['notebook']}.ipynb, {cell}",
         "executed": f"figures/{profile}/notebooks/{entry['notebook']}.ipynb",
@@ -97,7 +105,7 @@ def report(entry: dict, root: Path) -> str:
         "machine": entry["device"],
         "when": f"{entry['created']}, {entry['wall_s']} s after its notebook began",
     }
-    lines = [f"{key:11}{text}" for key, text in told.items()]
+    lines = [f"{key:11}{text}" for key, text in facts.items()]
     for kind in ("outputs", "inputs"):
         lines.append(kind)
         lines += [f"  {digest[:12]}  {state(path, digest, root):8}  {path}"

@@ -1,4 +1,4 @@
-"""From each figure, table and video back to the cell, commit, data and seed that made it.
+"""Record for each figure, table and video which cell, commit, data and seed made it.
 
 A notebook opens one `Run` and saves everything through it:
 
@@ -6,7 +6,7 @@ A notebook opens one `Run` and saves everything through it:
     run.save_figure(fig, "figure3", paper="Figure 3", data=frame)
     run.save_table(frame, "disentanglement")
 
-`python -m dfa.report figures/quick` prints table 2 and where to look.
+`python -m dfa.report figures/quick` prints table 2 and a list of the other results.
 """
 
 from __future__ import annotations
@@ -48,16 +48,24 @@ def start(
     data: str = SAMPLES,
     **parameters: object,
 ) -> Run:
-    """Open the record of one notebook's run; its clock starts here.
+    """Start the record of one notebook's run, and its clock.
 
-    `inputs` are the files that the results rest on, hashed now; `device` is a torch device;
-    `data` says in words what was measured; `parameters` are the notebook's others.
+    Args:
+        notebook: its name without suffix. profile: its profile.
+        seed: one or several.
+        inputs: the files that the results depend on; they are hashed now.
+        device: a torch device.
+        data: the data in words, for the footers.
+        parameters: the notebook's other parameters.
     """
     return Run(notebook, profile, seed, inputs, device, data, parameters)
 
 
 class Run:
-    """Saves artifacts under figures/<profile>/ and enters each in its manifest.json."""
+    """Saves artifacts under figures/<profile>/ and records each in its manifest.json.
+
+    Open one with `start`.
+    """
 
     def __init__(self, notebook, profile, seed, inputs, device, data, parameters):
         self.root = root()
@@ -110,11 +118,12 @@ class Run:
         caption: str | None = None,
         notes: Iterable[str] = (),
     ) -> HTML:
-        """Write tables/<id>.csv, .tex and .html; returns the table to show as the cell's result.
+        """Write tables/<id>.csv, .tex and .html; returns the HTML to display.
 
-        A table with a `metric` column is long-form: it needs `KEYS` and `value`, may have
-        `protocol` and the rest of `COLUMNS`, and is laid out by `wide`. Any other is kept as is.
-        `notes` stand below it.
+        A table with a column `metric` is long-form: it needs `KEYS` and `value`, may have
+        `protocol` and the rest of `COLUMNS`, and is printed by `wide`. Any other table is printed
+        as it is. `paper` is the paper's table, such as "Table 2"; `notes` are printed below the
+        table. Raises ValueError for a long-form table with wrong columns or duplicate rows.
         """
         from great_tables import GT
         from IPython.display import HTML
@@ -138,7 +147,7 @@ class Run:
         else:
             gt = GT(table.astype(object).where(table.notna(), ""), id=id)
         title = caption or paper or id
-        note = f"{self.footer}. Paper: its own figures, on its own videos."
+        note = f"{self.footer}. Paper: the values that it prints, measured on its own videos."
         gt = gt.tab_header(title).tab_source_note(note if "metric" in table else self.footer)
         for line in notes:
             gt = gt.tab_source_note(line)
@@ -155,11 +164,14 @@ class Run:
         return HTML(html)
 
     def path(self, name: str) -> Path:
-        """Where a file of this run belongs, for writing it before `save_file`."""
+        """The path for a file of this run: write it there, then call `save_file`."""
         return self.folder / name
 
     def save_file(self, path: str | Path, id: str, *, paper: str | None = None) -> None:
-        """Enter a file that stands under figures/<profile>/ already, a video for instance."""
+        """Record a file that is already under figures/<profile>/, for instance a video.
+
+        Raises ValueError if it is elsewhere.
+        """
         path = Path(path).absolute()
         if not path.is_relative_to(self.folder):
             raise ValueError(f"{path} is not under {self.folder}: write it to run.path(name)")
@@ -177,7 +189,7 @@ class Run:
             _write_text(self.folder / "manifest.json", text + "\n")
 
     def _hashes(self, paths: Iterable[str | Path]) -> dict[str, str]:
-        """{path relative to the repo: sha256}; a file from elsewhere goes by its name alone."""
+        """{path: sha256}; the path is relative to the repo, or only a name for files outside it."""
         hashes = {}
         for path in map(Path, paths):
             path = path if path.is_absolute() else self.root / path
@@ -188,19 +200,13 @@ class Run:
 
 
 def manifest(folder: str | Path) -> list[dict]:
-    """The entries of a folder's manifest.json; none where there is no such file."""
+    """The entries of a folder's manifest.json; an empty list if there is no such file."""
     path = Path(folder) / "manifest.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else []
 
 
-# ------------------------------------------------------------------------------------- tables
-
-
-# --------------------------------------------------------------------------------- the machine
-
-
 def _cell() -> int | None:
-    """The number In[n] of the running notebook cell, None outside notebooks."""
+    """The number n of In[n] of the running notebook cell; None outside of notebooks."""
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
@@ -212,7 +218,10 @@ def _cell() -> int | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock: two notebooks may save at the same time. It dies with its process."""
+    """Hold an exclusive lock, because two notebooks may save at the same time.
+
+    The system releases it if the process is killed.
+    """
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -237,7 +246,10 @@ def add_footer(fig: Figure, words: str) -> Text:
 
 
 def _write_png(fig: Figure, path: Path, origin: str) -> None:
-    """Nothing shows through a figure, so three channels hold it, a tenth less than four."""
+    """In three channels, for nothing shows through; a chart by its 256 most different colours.
+
+    They are off by some hundredths at worst, on the edges of lines, and take half the bytes.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -245,6 +257,8 @@ def _write_png(fig: Figure, path: Path, origin: str) -> None:
     told = PngInfo()
     told.add_text("Description", origin)
     image = Image.open(drawn).convert("RGB")
+    if image.getcolors(4096):  # None where there are more, in photographs
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(path, "PNG", optimize=True, pnginfo=told, dpi=(DPI, DPI))
 
 
@@ -281,6 +295,6 @@ def _photos_as_jpeg(pdf: Path) -> None:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Six digits, and the same bytes everywhere."""
+    """Write a .csv with six significant digits, with the same bytes on every system."""
     with atomic(path) as part:
         table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")

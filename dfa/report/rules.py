@@ -1,7 +1,7 @@
-"""Rules that read tables: ours, or the paper's own. `claims` has which claim goes by which.
+"""Rules that test the claims on tables: ours, or those that the paper prints.
 
-A rule makes comparisons of estimates with their intervals, and each is an `Answer`: it holds, it
-does not, or it cannot be told.
+`claims` says which rule tests which claim. A rule compares estimates with their intervals. Each
+comparison is an `Answer`: it holds, it does not hold, or it is undecided.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ..method.gpvae import VARIANTS
 from ..paper import OURS, RIVALS, TRUTH, reported
 
 *OTHER_VAES, VAE = VARIANTS
-NEAR = 0.25  # how near a rate is the person's, as a share
+NEAR = 0.25  # relative tolerance: a blink rate this near the person's own counts as equal
 
 
 class NotTested(Exception):
-    """What a rule needs is in no table; the message says what."""
+    """A table or value that a rule needs is missing; the message says which."""
 
 
 class Estimate(NamedTuple):
-    """A value and its interval, which is the value itself where there is none."""
+    """A value and the ends of its interval; without an interval, both ends are the value."""
 
     value: float
     low: float
@@ -37,14 +37,17 @@ class Estimate(NamedTuple):
 
 
 class Source:
-    """Where a rule gets its estimates: the .csv tables of a folder, or what the paper prints."""
+    """The tables from which rules read estimates: those of a folder, or the paper's.
+
+    folder: figures/<profile>, with tables/*.csv; None stands for the paper's printed tables.
+    """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) / "tables" if folder else None
         self.tables: dict[str, pd.DataFrame] = {}
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table, whole; NotTested where there is none."""
+        """A table by its id. Raises NotTested if it does not exist."""
         if name not in self.tables:
             try:
                 if self.folder:
@@ -56,14 +59,16 @@ class Source:
         return self.tables[name]
 
     def testsets(self, name: str) -> list[str]:
-        """The testsets of a table, in its order."""
+        """The testsets of a table, in its order. Raises NotTested if there is no such table."""
         return list(self.table(name).testset.fillna("").unique())
 
     def get(
         self, name: str, testset: str, method: str, metric: str, protocol: str = ""
     ) -> Estimate:
-        """One estimate; NotTested where the table has none. What the paper prints knows no
-        protocols."""
+        """One estimate. Raises NotTested if the table does not have it.
+
+        `protocol` is ignored for the paper's tables, which have no protocols.
+        """
         t = self.table(name)
         found = t[(t.testset.fillna("") == testset) & (t.method == method) & (t.metric == metric)]
         if protocol and self.folder:
@@ -76,20 +81,20 @@ class Source:
 
 
 class Answer(NamedTuple):
-    """One comparison of a rule: 1 holds, -1 does not, 0 cannot be told; and its numbers."""
+    """The result of one comparison."""
 
-    holds: int
-    says: str
+    holds: int  # 1 holds, -1 does not hold, 0 is undecided
+    says: str  # what was compared, with the numbers
 
 
 def more(a: Estimate, b: Estimate, says: str, sign: int = 1) -> Answer:
-    """Is a more than b (less, with sign -1)? By intervals that do not overlap."""
+    """Is a more than b (less, with sign -1)? Undecided if the intervals overlap."""
     above, below = a.low > b.high, a.high < b.low
     return Answer(sign * (int(above) - int(below)), f"{says}: {a}, {b}")
 
 
 def within(a: Estimate, low: float, high: float, says: str) -> Answer:
-    """Does a lie between two bounds? The interval must, wholly; or wholly not."""
+    """Does a lie between two bounds? Undecided if its interval contains one of them."""
     outside = a.high < low or a.low > high
     inside = low <= a.low and a.high <= high
     return Answer(int(inside) - int(outside), f"{says}: {a} within {low:.3g} to {high:.3g}")
@@ -97,7 +102,10 @@ def within(a: Estimate, low: float, high: float, says: str) -> Answer:
 
 def best(source: Source, table: str, metric: str, sign: int, of: str, others: Iterable[str],
          protocol: str = "") -> list[Answer]:  # fmt: skip
-    """Is `of` the best of all, on each testset?"""
+    """Is the method `of` better than each of `others`, on each testset?
+
+    sign: 1 if a larger value of the metric is better, -1 if a smaller one is.
+    """
     return [
         more(source.get(table, n, of, metric, protocol), source.get(table, n, m, metric, protocol),
              f"{n} {metric}, {of} and {m}".strip(), sign)
@@ -107,20 +115,23 @@ def best(source: Source, table: str, metric: str, sign: int, of: str, others: It
 
 
 def nearest_sync(s: Source) -> list[Answer]:
-    """C04: how far each confidence may lie from the real one, by its interval."""
+    """C04: is our distance to the Sync confidence of the real video smaller than the rivals'?"""
 
-    def far(n: str, method: str) -> Estimate:
+    def distance(n: str, method: str) -> Estimate:
         x, real = s.get("table2", n, method, "sync"), s.get("table2", n, TRUTH, "sync").value
         ends = [abs(x.low - real), abs(x.high - real)]
         return Estimate(abs(x.value - real), 0 if x.low <= real <= x.high else min(ends), max(ends))
 
-    return [more(far(n, OURS), far(n, m), f"{n}, from the real one, {OURS} and {m}", -1)
+    return [more(distance(n, OURS), distance(n, m), f"{n}, from the real one, {OURS} and {m}", -1)
             for n in s.testsets("table2") for m in RIVALS]  # fmt: skip
 
 
 def blink_rate(s: Source, testset: str, method: str) -> Estimate:
-    """Blinks a second: of eyes of a method's own in a sentence of no capture, and of a person in
-    the training part; or as the paper prints them, where N/A is no blink."""
+    """Blinks per second of a method or of the real person.
+
+    In our tables, a method's rate is that of a video in which it generates the eyes itself; the
+    person's is that of the training part. In the paper's tables, N/A counts as 0.
+    """
     if s.folder:
         who = "training part" if method == TRUTH else method
         return s.get("eyes", testset, who, "blinks_per_s")
@@ -131,7 +142,7 @@ def blink_rate(s: Source, testset: str, method: str) -> Estimate:
 
 
 def no_blinks(s: Source) -> list[Answer]:
-    """C06."""
+    """C06: do ATVG and Wav2Lip never blink?"""
     answers = []
     for n in s.testsets("table2"):
         for m in ("ATVG", "Wav2Lip"):
@@ -142,7 +153,7 @@ def no_blinks(s: Source) -> list[Answer]:
 
 
 def rarely_and_half(s: Source) -> list[Answer]:
-    """C07: it blinks less often than the person, and shuts its eyes less far."""
+    """C07: does AD-NeRF blink less often than the person, and close its eyes less?"""
     answers = []
     for n in s.testsets("table2"):
         pair = [blink_rate(s, n, m) for m in ("AD-NeRF", TRUTH)]
@@ -154,15 +165,21 @@ def rarely_and_half(s: Source) -> list[Answer]:
 
 
 def same_on_both(s: Source) -> list[Answer]:
-    """C08: intervals that overlap are as near to `the same` as they come."""
+    """C08: does MakeItTalk's blink rate differ between the testsets?
+
+    Overlapping intervals count as the same rate.
+    """
     a, b = (blink_rate(s, n, "MakeItTalk") for n in s.testsets("table2"))
     differ = more(a, b, "MakeItTalk's blinks/s")
     return [Answer(-1 if differ.holds else 1, differ.says)]
 
 
 def personal_blinks(s: Source) -> list[Answer]:
-    """C09: a rate within a quarter of the person's own on both testsets, and that differs between
-    the persons as theirs do."""
+    """C09: do only DFA-NeRF and LSP blink as the person does?
+
+    The rate must be within a quarter of the person's on both testsets, and differ between the two
+    persons in the same direction as the real rates.
+    """
     testsets = s.testsets("table2")
     real = [blink_rate(s, n, TRUTH) for n in testsets]
     sign = 1 if real[0].value > real[1].value else -1
@@ -179,7 +196,7 @@ def personal_blinks(s: Source) -> list[Answer]:
 
 
 def any_resolution(s: Source) -> list[Answer]:
-    """C19: who can be asked for any size, and who has a radiance field."""
+    """C19: are the methods that render at any size exactly those with a radiance field?"""
     if not s.folder:
         raise NotTested("no table of the paper has sizes")
     sizes = s.table("sizes")
@@ -191,13 +208,15 @@ def any_resolution(s: Source) -> list[Answer]:
         - s.get("twice_the_size", n, f"{OURS}, enlarged", "psnr").value
         for n in s.testsets("twice_the_size")
     ]
-    told = ", ".join(f"{x:+.2f}" for x in gain)
-    says = f"{' and '.join(sorted(able))} can be asked for any size; at twice ours gains {told} dB"
+    gains = ", ".join(f"{x:+.2f}" for x in gain)
+    says = (
+        f"{' and '.join(sorted(able))} render at any size; at twice the size ours gains {gains} dB"
+    )
     return [Answer(1 if able == nerf else -1, says)]
 
 
-def apart(s: Source) -> list[Answer]:
-    """C17: leakages below a tenth, and below both controls'."""
+def separated(s: Source) -> list[Answer]:
+    """C17: are both leakages of F_d below 10 %, and below those of both controls?"""
     answers = []
     for n in s.testsets("disentanglement"):
         for metric in ("leak_eyes", "leak_mouth"):
@@ -209,7 +228,10 @@ def apart(s: Source) -> list[Answer]:
 
 
 def shuts(s: Source) -> list[Answer]:
-    """C16: at the bottom of a blink the eye is as the source's with f_e, and is not without."""
+    """C16: does the eye close as in the source video with f_e, and stay more open without it?
+
+    Compares the eye-aspect ratio at the lowest point of a blink with the source's.
+    """
     answers = []
     for n in s.testsets("blink"):
         on, off = (
@@ -221,13 +243,16 @@ def shuts(s: Source) -> list[Answer]:
 
 
 def still_enough(s: Source, testset: str) -> float:
-    """Percent of frames that may stand still: as many as of the real person, and 5."""
+    """Percent of frozen frames that is accepted: that of the real person plus 5."""
     return s.get("table4", testset, TRUTH, "freeze", "generation").value + 5
 
 
 def sampled(method: str) -> Callable[[Source], list[Answer]]:
-    """C20, C22: however long, it moves about as fast as the person, and neither freezes nor drifts
-    out of the person's range."""
+    """C20, C22: a rule for sequences of every length that `method` samples.
+
+    They must move at 0.7 to 1.3 of the person's speed, must not freeze, and must not drift out of
+    the person's range.
+    """
 
     def rule(s: Source) -> list[Answer]:
         answers = []
@@ -243,7 +268,7 @@ def sampled(method: str) -> Callable[[Source], list[Answer]]:
 
 
 def vae(of: str, others: Iterable[str]) -> Callable[[Source], list[Answer]]:
-    """C10, C11, C13: errors of reconstruction and of prediction."""
+    """C10, C11, C13: a rule: does `of` have lower D-Rot and D-Pos than each of `others`?"""
     return lambda s: [
         answer
         for protocol in (("reconstruction", "prediction") if s.folder else ("",))
@@ -253,7 +278,7 @@ def vae(of: str, others: Iterable[str]) -> Callable[[Source], list[Answer]]:
 
 
 def freezes(s: Source) -> list[Answer]:
-    """C12."""
+    """C12: does the LSTM VAE freeze more often than the real person plus 5 %?"""
     return [more(s.get("table4", n, "LSTM VAE", "freeze", "generation"),
                  Estimate(*[still_enough(s, n)] * 3),
                  f"{n} frozen, %, LSTM VAE and the real one's with 5 more")
@@ -261,7 +286,7 @@ def freezes(s: Source) -> list[Answer]:
 
 
 def preferred(s: Source) -> list[Answer]:
-    """C21."""
+    """C21: do raters prefer DFA-NeRF on three questions, and LSP on realness?"""
     if s.folder and s.table("table3").value.isna().all():
         raise NotTested("nobody has rated these videos")
     first = [a for metric in ("sync", "head_movement", "eye_blink")
@@ -270,12 +295,12 @@ def preferred(s: Source) -> list[Answer]:
     return first + best(s, "table3", "realness", 1, "LSP", rest)
 
 
-def heard(s: Source) -> list[Answer]:
-    """C14."""
+def better_audio_features(s: Source) -> list[Answer]:
+    """C14: do our audio features have a lower LMD and a higher Sync than MFCC and DeepSpeech?"""
     others = ("MFCC", "DeepSpeech")
     return best(s, "table5", "lmd", -1, OURS, others) + best(s, "table5", "sync", 1, OURS, others)
 
 
 def seams(s: Source) -> list[Answer]:
-    """C18."""
+    """C18: is our seam at the neck smaller than AD-NeRF's?"""
     return best(s, "neck", "seam", -1, OURS, ("AD-NeRF",))

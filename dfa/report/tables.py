@@ -1,4 +1,4 @@
-"""Tables as the paper lays them out, from long-form ones."""
+"""Print long-form tables in the paper's layout."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from ..evaluation.metrics import METRICS, Metric
 from ..media import InputError
 from ..paper import KEYS
 
-COLUMNS = [*KEYS, "paper", "value", "ci_low", "ci_high", "n"]  # of every long-form table
+COLUMNS = [*KEYS, "paper", "value", "ci_low", "ci_high", "n"]  # columns of a long-form table
 
 
 def long_form(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the columns of `COLUMNS` in order, `protocol` after testset where given."""
+    """`table` with all columns of `COLUMNS`, in order; `protocol`, if given, follows testset.
+
+    Raises ValueError if keys or `value` are missing, a column is unknown or a row occurs twice.
+    """
     optional = {"protocol", *COLUMNS}
     missing = {*KEYS, "value"} - set(table.columns)
     unknown = set(table.columns) - optional
     if missing or unknown:
         raise ValueError(
-            f"a long-form table lacks {sorted(missing)}, has unknown {sorted(unknown)}"
+            f"a long-form table lacks {sorted(missing)} and has unknown {sorted(unknown)}"
         )
     keys = ["testset", "protocol", "method", "metric"] if "protocol" in table else KEYS
     table = table.reindex(columns=[*keys, *COLUMNS[len(KEYS) :]])
@@ -33,10 +36,11 @@ def long_form(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """A long-form table as the paper prints it: strings, a row per method, in the given order.
+    """A long-form table in the paper's layout: strings, one row for each method, order kept.
 
-    Columns are (metric, "paper") where the paper has any value, and (metric, "ours") as
-    "31.20 [30.81, 31.60]"; the index is testset, protocol where there is one, and method.
+    Columns are (metric, "ours"), such as "31.20 [30.81, 31.60]", and (metric, "paper") if the paper
+    has a value. The index is testset, protocol (if there is one) and method. Raises ValueError as
+    `long_form` does.
     """
     table = long_form(table)
     index = [key for key in ("testset", "protocol", "method") if key in table]
@@ -70,7 +74,10 @@ def _number(value: float, digits: int | None) -> str:
 
 
 def summary(folder: str | Path) -> str:
-    """Table 2 and where to look, as text for a terminal."""
+    """Table 2 and a list of all results of figures/<profile>, as text for a terminal.
+
+    Raises InputError if there is no table 2.
+    """
     folder = Path(folder)
     path = folder / "tables" / "table2.csv"
     if not path.exists():
@@ -78,10 +85,10 @@ def summary(folder: str | Path) -> str:
     lines = [f"\nTable 2 · profile {folder.name} · {SAMPLES}"]
     table = pd.read_csv(path)
     for testset, part in table.groupby("testset", sort=False):
-        # One line for the paper and one for ours, so that it fits 100 columns.
+        # one line for the paper and one for ours, so that it fits into 100 columns
         printed = wide(part).droplevel("testset").stack(level=1, future_stack=True)
         lines += [f"\n{testset}", printed.rename_axis([None, None]).to_string(na_rep="–")]
-    lines.append("\nours: mean [95 % interval]; paper: its own figures, on its own videos\n")
+    lines.append("\nours: mean [95 % interval]; paper: its printed values, on its own videos\n")
     for what, pattern in (
         ("videos", "*.mp4"),
         ("figures", "*.png"),

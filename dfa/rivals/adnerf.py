@@ -26,7 +26,7 @@ from ..media import frame_count, to_and_fro
 from ..method.audio import mfcc
 from ..method.disentangle import DIM_E
 from ..method.face import euler_to_matrix
-from ..method.fast_field import FastField, FastTold
+from ..method.fast_field import FastConditioning, FastField
 from ..method.field import conditions, decibels
 from ..method.field_training import region_weights
 from ..recipe import Recipe, digest
@@ -82,7 +82,7 @@ class HeadField(FastField):
         """The pose (B, 6) that maps camera space to the field's space, from the poses h (B, 6)."""
         return h
 
-    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, carries: Tensor) -> Tensor:
+    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor) -> Tensor:
         h = self.frame_of(h)
         X = depth[..., None] * rays[:, :, None] - h[:, None, None, 3:]
         x = torch.einsum("bmki,bij->bmkj", X, euler_to_matrix(h[:, :3]))
@@ -93,7 +93,7 @@ class HeadField(FastField):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Conditions (B, ...) -> picture (B, 3, S, S), opacity (B, 1, S, S) of the field before
         its background, and composited colours (B, 3, S/2, S/2) before the convolutions."""
-        told: FastTold = self.tell(cond)
+        told: FastConditioning = self.condition(cond)
         f = self.composite(told, self.bounds(told, int(self.size) // 2), generator=generator)
         opacity = F.interpolate(f[:, -1:], scale_factor=2, mode="bilinear", align_corners=False)
         return self.decode(f, told), opacity, f[:, :3]

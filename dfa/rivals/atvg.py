@@ -267,8 +267,8 @@ class ATVG(Method):
                 + self.error(real_p, p)
             )
             parts = dict(
-                pixel=pixel, bare=colour_loss, fools=generator, tells=discriminator,
-                reads=regression, open=attention.mean(),
+                pixel=pixel, colour=colour_loss, generator=generator, discriminator=discriminator,
+                regression=regression, attention=attention.mean(),
             )  # fmt: skip
             return total, {k: v.item() for k, v in parts.items()}
 

@@ -1,4 +1,4 @@
-"""Face crops, aligned by points that speech hardly moves, for methods that learn from many people."""
+"""Face crops, aligned by points that speech hardly moves, for methods trained on many people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIDDLE = (0.0, 0.045)  # metres: the crop's centre in the frontal face, below th
 
 
 def canonical(landmarks: np.ndarray) -> np.ndarray:
-    """Frontal landmarks (..., 68, 3) in metres -> points (..., 68, 2) in units of the crop's side."""
+    """Frontal landmarks (..., 68, 3), metres -> points (..., 68, 2) in units of the crop's side."""
     return (0.5 + SCALE * (landmarks[..., :2] - MIDDLE)).astype(np.float32)
 
 

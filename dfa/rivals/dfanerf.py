@@ -1,4 +1,4 @@
-"""DFA-NeRF with the rivals' interface. The model is one that `dfa fit` or notebooks 02-05 trained."""
+"""DFA-NeRF with the rivals' interface: a model that `dfa fit` or notebooks 02 to 05 trained."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ from .parts import (
     UNet,
     as_frames,
     draw_landmarks,
-    with_frozen_weights,
     least_squares,
     pictures,
+    with_frozen_weights,
 )
 
 STACK = 2  # MFCC vectors per step of APC: a step is 20 ms
@@ -353,7 +353,7 @@ class LSP(Method):
             generator, discriminator, match = adversarial(
                 self.painter.judge, torch.cat([real, edges], 1), torch.cat([fake, edges], 1)
             )
-            parts = dict(l1=L1, fools=generator, tells=discriminator, match=match)
+            parts = dict(l1=L1, generator=generator, discriminator=discriminator, match=match)
             total = 100 * L1 + generator + 10 * match + discriminator
             return total, {k: v.item() for k, v in parts.items()}
 
@@ -375,5 +375,6 @@ class LSP(Method):
             source = np.roll(self.subject.attributes.landmarks, -start, 0)
         landmarks[:, REPLAYED] = to_and_fro(source[:, REPLAYED], n)
         landmarks[:, MOUTH] += self.mouth_std * self.mouth(f[None])[0].view(n, -1, 3).cpu().numpy()
-        for lines, slow in zip(*(x.split(8) for x in self.painter_input(h, landmarks)), strict=True):
+        inputs = self.painter_input(h, landmarks)
+        for lines, slow in zip(*(x.split(8) for x in inputs), strict=True):
             yield from as_frames(self.painter(lines.to(self.device) / 255, slow.to(self.device)))

@@ -40,18 +40,18 @@ from ..method.face import BROWS, EYES, LINES, LOWER_LIDS, UPPER_LIDS, in_image
 from ..method.field_training import region_weights
 from ..recipe import Recipe, digest
 from ..recording import Recording
-from .crops import Overpaint, aligning, cut, inner_mask, transformed, paste
+from .crops import Overpaint, aligning, cut, inner_mask, paste, transformed
 from .method import Method
 from .parts import (
     MEL_PER_FRAME,
     N_MEL,
     UNet,
     adversarial,
-    windows_around,
     draw_integer,
     draw_landmarks,
     mel,
     pictures,
+    windows_around,
 )
 
 UNIT = 0.01  # metres: the networks' landmarks are in centimetres
@@ -73,7 +73,7 @@ BATCH = 4  # pictures per step
 
 
 def laplacian() -> Tensor:
-    """The graph Laplacian (68, 68): a point minus the mean of its neighbours on the face's lines."""
+    """The graph Laplacian (68, 68): a point minus the mean of its neighbours on the face lines."""
     near = torch.zeros(68, 68)
     for part, closed in chain(*LINES):
         for a in range(part.start, part.stop - 1):
@@ -168,9 +168,9 @@ class WarpedReference:
 
     def __init__(self, r: Recording, e: int, h: np.ndarray, landmarks: np.ndarray) -> None:
         a, frame = r.attributes, np.ascontiguousarray(r.frames[e])
-        S, known, theirs = len(frame), a.points[e], a.landmarks[e : e + 1]
-        own = known - in_image(a.h[e : e + 1], theirs)[0]  # the person's proportions
-        rigid = in_image(h, np.repeat(theirs, len(h), 0)) + own
+        S, known, face = len(frame), a.points[e], a.landmarks[e : e + 1]
+        own = known - in_image(a.h[e : e + 1], face)[0]  # the person's proportions
+        rigid = in_image(h, np.repeat(face, len(h), 0)) + own
         self.points = in_image(h, landmarks) + own
         self.matrices = aligning(self.points, landmarks)
         maps = [S * warp(known, p, q, S) - 0.5 for p, q in zip(rigid, self.points, strict=True)]
@@ -178,11 +178,11 @@ class WarpedReference:
             cv2.remap(frame, m, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             for m in maps
         ])  # fmt: skip
-        matrix = aligning(known[None], theirs)
+        matrix = aligning(known[None], face)
         self.known = transformed(known[None], matrix), pictures(cut(frame, matrix[0])[None])
 
     def painter_input(self) -> Tensor:
-        """The painter's input (T, 12, s, s): warped crop, original crop, target lines, its lines."""
+        """The painter's input (T, 12, s, s): warped crop, original crop, target and own lines."""
         crops = np.stack(list(map(cut, self.moved, self.matrices)))
         side, (points, still) = crops.shape[1], self.known
         wanted, own = (torch.from_numpy(draw_landmarks(p, side)) / 255
@@ -385,7 +385,8 @@ class MakeItTalk(Method):
             spread = spread_loss(made_pose, pose)
             total = shape + RECONSTRUCT * pose_error + SPREAD * spread + generator + discriminator
             return total, dict(shape=shape.item(), pose=pose_error.item(),
-                               tells=discriminator.item(), fools=generator.item())  # fmt: skip
+                               discriminator=discriminator.item(),
+                               generator=generator.item())  # fmt: skip
 
         groups = [dict(params=self.speaker.parameters(), lr=SPEAKER.lr),
                   dict(params=self.critic.parameters(), lr=CRITIC_LR)]  # fmt: skip
@@ -438,9 +439,9 @@ class MakeItTalk(Method):
         if pose is not None:
             h = to_and_fro(pose.attributes.h, T)
         if eyes is not None:
-            theirs = eyes.attributes.landmarks[:, EYES]
+            source = eyes.attributes.landmarks[:, EYES]
             landmarks[:, EYES] = known.landmarks[:, EYES] + to_and_fro(
-                theirs - np.median(theirs, 0), T
+                source - np.median(source, 0), T
             )
         else:
             shut = blinks(T, np.random.default_rng(self.seed))[:, None, None]

@@ -1,4 +1,4 @@
-"""What every method of table 2 is: fitted on recordings, then asked for frames."""
+"""The interface of every method of table 2: fit it on recordings, then render frames."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from ..training import pick_device, seconds_spent, train
 
 
 class Method(ABC):
-    """A method of talking heads: `fit`, then `render`.
+    """A talking-head method: call `fit`, then `render`.
 
     Args:
-        folder: where its trainings are kept; one that is there already is not made again.
-        effort: 1 is the quick profile's budget; every training's steps are multiplied by it.
-        seed: of everything random.
-        device: of its networks.
+        folder: for its checkpoints. A finished training in it is loaded, not repeated.
+        effort: factor of the steps of every training; 1 is the quick profile's budget.
+        seed: of all random numbers.
+        device: of its networks, a torch device or "auto".
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # as in table 2
     learns_from: ClassVar[Literal["corpus", "subject"]]
-    takes: ClassVar[tuple[str, ...]]  # of a test video: reference, video, pose, eyes
-    own: ClassVar[tuple[str, ...]] = ()  # what it makes in a person's own manner: heads, eyes
-    face_model: ClassVar[str | None] = None  # what stands between sound and picture
-    no_eyes: ClassVar[bool] = False  # True: its eyes are those of the reference or the source video
+    takes: ClassVar[tuple[str, ...]]  # inputs from a test video: reference, video, pose, eyes
+    own: ClassVar[tuple[str, ...]] = ()  # what it generates in the person's own style: heads, eyes
+    face_model: ClassVar[str | None] = None  # representation between audio and picture
+    no_eyes: ClassVar[bool] = False  # True: eyes are copied from the reference or source video
 
     def __init__(
         self, folder: str | Path, effort: float = 1.0, seed: int = 0, device: str = "auto"
     ) -> None:
         self.folder, self.effort, self.seed = Path(folder), effort, seed
         self.device = pick_device(device)
-        self.curves: dict[str, list[dict[str, float]]] = {}  # of each training, as `train` returns
-        self.seconds: dict[str, float] = {}  # that each took
+        self.curves: dict[str, list[dict[str, float]]] = {}  # by training, as `train` returns them
+        self.seconds: dict[str, float] = {}  # duration of each training
 
     @abstractmethod
     def fit(self, corpus: list[Recording], subject: Recording) -> None:
-        """Learn from the corpus, or from the subject, whichever `learns_from` says.
+        """Train on the corpus or on the subject, as `learns_from` says.
 
-        A method that learns from the corpus sees of the subject its first frame alone, and that
-        frame's attributes: the reference.
+        A method that learns from the corpus may use only the first frame of the subject and its
+        attributes: the reference.
         """
 
     @abstractmethod
     def render(
         self, audio: np.ndarray, pose: Recording | None = None, eyes: Recording | None = None
     ) -> Iterator[np.ndarray]:
-        """Frames (S, S, 3) uint8 of the subject saying `audio` (640 T,).
+        """Yield T frames (S, S, 3) uint8 of the subject speaking `audio` (640 T,).
 
-        pose, eyes: recordings of T frames whose head motion and eyes it is to follow, as far as
-        it `takes` them; None leaves them to the method.
+        pose, eyes: recordings of T frames whose head motion and eyes are followed, if the method
+        `takes` them; with None the method generates its own.
         """
 
     def learn(
@@ -72,9 +72,16 @@ class Method(ABC):
         groups: list[dict] | None = None,
         uses: Sequence[nn.Module] = (),
     ) -> None:
-        """`train`, in this method's folder, with its seed and effort; the curve is kept.
+        """Run `training.train` with this method's folder, seed and effort, and keep its curve.
 
-        A training is known by all code of this method's `fit` too, since that prepares its data.
+        Args:
+            what: the training's name, for its file and log.
+            data: digest of the training data.
+            groups: the optimiser's parameter groups; by default all parameters of `model`.
+            uses: other networks that the loss reads.
+
+        A stored training is reused only if the code of `fit` too, which prepares the data, is the
+        same.
         """
         path = self.folder / f"{what}.safetensors"
         recipe = replace(recipe, steps=max(2, round(recipe.steps * self.effort)))
@@ -86,16 +93,18 @@ class Method(ABC):
 
     @classmethod
     def any_size(cls) -> bool:
-        """Whether its `render` takes a `size`."""
+        """Whether `render` has an argument `size`."""
         return "size" in inspect.signature(cls.render).parameters
 
     def aspects(self) -> dict[str, str | None]:
-        """The columns of table 1, read off what has been fitted.
+        """The columns of table 1, computed from the fitted networks.
 
-        A method is `arbitrary` if it learns from the corpus; `sync` if a network that was trained
-        to tell which sound belongs to which mouth hears for it or has taught it (`judges_sync`);
-        a NeRF or a GAN by whether a radiance field or a discriminator (`tells_real`) is among its
-        networks.
+        - `target`: "arbitrary" if the method learns from the corpus, else "specific";
+        - `audio_feature`: "sync" if one of its networks was trained to match audio and mouth
+          (attribute `judges_sync`), either as audio encoder or as a loss;
+        - `framework`: "NeRF" with a radiance field, else "GAN" with a discriminator (attribute
+          `tells_real`), else None;
+        - `personalized` and `face_model`: the class's `own` and `face_model`.
         """
         found = [m for part in vars(self).values() if isinstance(part, nn.Module)
                  for m in part.modules()]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What several rivals are built from: image translation, discriminator, landmarks as a picture."""
+"""Parts that several rivals share: U-Net, discriminator, GAN losses, drawn landmarks, mel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch.func import functional_call
 from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from ..method.face import LINES
 
-MEL_PER_FRAME, N_MEL = 4, 80
+MEL_PER_FRAME, N_MEL = 4, 80  # mel vectors per video frame (100 Hz), and mel bands
 
 
 def draw_landmarks(points: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks (T, 68, 2) in units of the image's side as lines, (T, 3, size, size) uint8: jaw,
-    brows and nose; eyes; lips. Antialiased, with an eighth of a pixel's precision."""
+    """Draw landmarks (T, 68, 2), in units of the image's side, as lines: (T, 3, size, size) uint8.
+
+    The channels are: jaw, brows and nose; eyes; lips. Lines are antialiased; their coordinates have
+    a precision of 1/8 pixel.
+    """
     out = np.zeros((len(points), 3, size, size), np.uint8)
     at = np.round((points * size - 0.5) * 8).astype(np.int32)
     for image, p in zip(out, at, strict=True):
@@ -29,18 +32,20 @@ def draw_landmarks(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def pictures(frames: np.ndarray) -> Tensor:
-    """(..., S, S, 3) uint8 -> (..., 3, S, S) float in 0..1."""
+    """Frames (..., S, S, 3) uint8 -> pictures (..., 3, S, S) float32 in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float() / 255
 
 
 def as_frames(images: Tensor) -> np.ndarray:
-    """(..., 3, S, S) in about 0..1 -> (..., S, S, 3) uint8."""
+    """Pictures (..., 3, S, S), clamped to 0..1 -> frames (..., S, S, 3) uint8."""
     return (images.detach().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def mel(audio: np.ndarray, n_frames: int) -> np.ndarray:
-    """Log mel spectrogram of an utterance, normalised over it: (4 T, 80) float32; vector 4 t + 2
-    is centred on the middle of video frame t."""
+    """The log mel spectrogram of audio (n,), normalised over the utterance: (4 T, 80) float32.
+
+    The audio is cut or padded to T = n_frames. Vector 4 t + 2 is centred on the middle of frame t.
+    """
     audio = librosa.util.fix_length(
         np.asarray(audio, np.float32), size=n_frames * SAMPLES_PER_FRAME
     )
@@ -53,14 +58,16 @@ def mel(audio: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def windows_around(x: Tensor, before: int, after: int) -> Tensor:
-    """Windows of a sequence (T, D) around each of its moments, ends repeated:
-    (T, before + 1 + after, D)."""
+    """The window around each step of a sequence (T, D): (T, before + 1 + after, D).
+
+    Beyond the ends, the first and last vectors are repeated.
+    """
     padded = torch.cat([x[:1].expand(before, -1), x, x[-1:].expand(after, -1)])
     return padded.unfold(0, before + 1 + after, 1).mT
 
 
 def draw_integer(n: int, g: torch.Generator) -> int:
-    """One of 0 .. n - 1."""
+    """A random integer of 0 .. n - 1."""
     return int(torch.randint(n, (), generator=g))
 
 
@@ -74,8 +81,10 @@ def conv(c_in: int, c_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequenti
 
 
 class UNet(nn.Module):
-    """Image to image (Ronneberger et al. 2015), at half the resolution within: (B, c_in, S, S) ->
-    (B, c_out, S, S). S is a multiple of 2^(levels + 1)."""
+    """A U-Net (Ronneberger et al. 2015): (B, c_in, S, S) -> (B, c_out, S, S).
+
+    It works at half the resolution and less. S must be a multiple of 2^(levels + 1).
+    """
 
     def __init__(self, c_in: int, c_out: int, width: int = 32, levels: int = 4) -> None:
         super().__init__()
@@ -91,7 +100,8 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(width, 4 * c_out, 3, padding=1, padding_mode="replicate")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.stem(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        y = F.pixel_unshuffle(x, 2)  # (B, 4 c_in, S/2, S/2)
+        y = self.stem(y.contiguous(memory_format=torch.channels_last))
         skips = []
         for down in self.down:
             skips.append(y)
@@ -103,7 +113,7 @@ class UNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Which patches are real (Isola et al. 2017)? (B, c_in, S, S) -> scores (B, 1, S/8, S/8)."""
+    """A patch discriminator (Isola et al. 2017): (B, c_in, S, S) -> scores (B, 1, S/8, S/8)."""
 
     tells_real = True
 
@@ -122,19 +132,25 @@ class PatchDiscriminator(nn.Module):
 
 
 def with_frozen_weights(judge: nn.Module, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor, ...]:
-    """What a network makes of x, its weights as constants: what is learnt of it reaches x alone."""
+    """judge(x) with detached weights: the gradient flows to x only."""
     return functional_call(judge, {k: v.detach() for k, v in judge.named_parameters()}, x)
 
 
-def least_squares(real: Tensor, fake: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares GAN losses (Mao et al. 2017) of the generator and of the discriminator, from
-    its scores of real and of made pictures, and its scores that are to reach the generator."""
-    tells = (real - 1).square().mean() + fake.square().mean()
-    return (fooled - 1).square().mean(), tells / 2
+def least_squares(real: Tensor, fake: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares GAN losses (Mao et al. 2017) of the generator and of the discriminator.
+
+    Args:
+        real, fake: the discriminator's scores of real and of detached generated pictures.
+        generated: its scores of generated pictures whose gradient reaches the generator.
+    """
+    discriminator = (real - 1).square().mean() + fake.square().mean()
+    return (generated - 1).square().mean(), discriminator / 2
 
 
 def adversarial(judge: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """`least_squares` of both at once: the generator's loss sees the discriminator's weights as
-    constants, the discriminator's sees the pictures as constants, so that their sum trains each on
-    its own."""
+    """`least_squares` of real and generated pictures (B, C, S, S): two losses to be added.
+
+    The discriminator's weights are detached in the generator's loss, and the pictures in the
+    discriminator's loss. So the sum of both trains each network with its own loss only.
+    """
     return least_squares(judge(real), judge(fake.detach()), with_frozen_weights(judge, fake))

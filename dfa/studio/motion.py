@@ -1,9 +1,8 @@
-"""What a synthetic actor does: visemes from phonemes, blinks, gaze, brows, head and torso.
+"""The motion of a synthetic actor: visemes from phonemes, blinks, gaze, brows, head and torso.
 
-Mouth: the coarticulation model of Cohen & Massaro (1993). Each phone pulls each facial action
-towards its viseme's target with a dominance D(t) = alpha exp(-(theta |t - t_c|)^c); the action
-is the dominance-weighted mean of all targets. Everything is computed at 200 Hz and averaged over
-a frame's exposure.
+Mouth: the coarticulation model of Cohen & Massaro (1993). Each phone has a target for each facial
+action and a dominance D(t) = alpha exp(-(theta |t - t_c|)^c). The action is the dominance-weighted
+mean of all targets. Everything is computed at 200 Hz and averaged over a frame's exposure.
 """
 
 import zlib
@@ -17,15 +16,16 @@ from dfa.studio.speech import Speech
 
 from ..media import FPS, SAMPLE_RATE
 
-STEPS = 8  # simulation steps a frame
-SHUTTER = 4  # of which the shutter is open
-DT = 1 / (FPS * STEPS)
-CLOSED = 0.08  # s that lips (p, b, m) and lids stay shut: a whole exposure falls within
+STEPS = 8  # simulation steps per frame
+SHUTTER = 4  # steps per frame during which the shutter is open
+DT = 1 / (FPS * STEPS)  # seconds per step
+CLOSED = 0.08  # s that lips (p, b, m) and lids stay closed: longer than a whole exposure
 LID_CLOSING, LID_OPENING = 0.08, 0.15  # s
-BLINK_REFRACTORY = 0.6  # s from one blink's onset to the next at the earliest, doubles apart
-DOUBLE = 0.36  # s from the first onset of a double blink to the second, about
-PHRASE_GAP, PHRASE_PULL = 0.25, 3.0  # s of silence that end a phrase; how much blinks prefer it
-BREATH = 0.002  # metres by which the torso rises in a pause and sinks while speaking
+BLINK_REFRACTORY = 0.6  # s: minimum from one blink's onset to the next, except in double blinks
+DOUBLE = 0.36  # s: about the time between the onsets of a double blink
+PHRASE_GAP = 0.25  # s of silence that end a phrase
+PHRASE_PULL = 3.0  # how much more likely blinks are just after a phrase
+BREATH = 0.002  # metres by which the torso rises in a pause; it sinks while speaking
 
 # Per viseme: the dominance of (jaw, rounding, lips), then the targets of the facial actions.
 # "Left"/"Right" pairs are written once without the side.
@@ -75,7 +75,7 @@ VISEMES: dict[str, tuple[tuple[float, float, float], dict[str, float]]] = {
     "rounded_front": ((1.1, 2.4, 1.0), {"jawOpen": 0.14, "mouthPucker": 0.6, "mouthFunnel": 0.3}),
     "rhotic_vowel": ((1.0, 1.0, 0.7), {"jawOpen": 0.22, "mouthFunnel": 0.3, "mouthPucker": 0.2}),
 }
-# Each IPA letter's viseme; letters that are not here (length, stress, ties) say nothing.
+# The viseme of each IPA letter; other signs (length, stress, ties) have none.
 LETTERS = {
     letter: viseme
     for viseme, letters in {
@@ -133,7 +133,7 @@ class Performance:
 
 
 def generator(name: str, stream: str, seed: int) -> np.random.Generator:
-    """A generator of its own for each actor and purpose, so that one does not move another."""
+    """A random generator for each actor and purpose: a change of one does not affect the others."""
     return np.random.default_rng([seed, zlib.crc32(f"{name}/{stream}".encode())])
 
 
@@ -168,7 +168,7 @@ def plateau(t: np.ndarray, start: float, end: float, rise: float, fall: float) -
 
 
 def closures(speech: Speech, t: np.ndarray) -> np.ndarray:
-    """(n,) how shut the lips are held by p, b, m at times t: 1 through at least CLOSED seconds."""
+    """(n,) how far p, b and m close the lips at times t (n,): 1 for at least CLOSED seconds."""
     shut = np.zeros_like(t)
     for start, end, phone in speech.phones:
         if "bilabial" in visemes_of(phone):
@@ -183,9 +183,9 @@ def mouth(speech: Speech, t: np.ndarray, style: dict, rng: np.random.Generator) 
     """Lip and jaw actions at times t by dominance functions; style: amplitude, rounding, speed."""
     group = np.array([0 if a == "jawOpen" else 1 if a in ROUNDING else 2 for a in LIP_SHAPES])
     theta = 1 / (0.055 / style["speed"])
-    width = np.array([1.0, 0.75, 1.2])  # rounding reaches furthest, lips least
+    width = np.array([1.0, 0.75, 1.2])  # of jaw, rounding, lips: a smaller value acts longer
     habit = {a: np.exp(rng.normal(0, 0.12)) for a in LIP_SHAPES}
-    # A weak constant pull towards rest shuts the mouth wherever no phone is near.
+    # a weak constant dominance of the rest position closes the mouth when no phone is near
     total = np.full((len(t), len(LIP_SHAPES)), 0.02)
     pull = np.zeros_like(total)
     for start, end, phone in speech.phones:
@@ -231,9 +231,9 @@ def blinks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lid closure at times t, and the onsets in seconds, of a renewal process.
 
-    Waiting times are the refractory time plus a gamma variate (shape 2) of a clock that runs
-    faster just after the phrase ends `ends`. style: rate (blinks a second in the mean), double and
-    half, the shares of blinks that come twice and of those that do not close.
+    A waiting time is the refractory time plus a gamma variate (shape 2) of a clock that runs faster
+    just after the phrase ends `ends` (seconds). style: rate (mean blinks per second), double and
+    half (the fractions of double blinks and of incomplete ones).
     """
     grid = np.arange(0, seconds + 60, 0.02)
     after = grid - np.r_[-np.inf, ends][np.searchsorted(ends, grid, "right")]
@@ -260,7 +260,7 @@ def blinks(
 
 
 def breath(ends: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """(n,) metres by which the chest has risen: breathed in after each phrase, let out slowly."""
+    """(n,) metres by which the chest rises: it rises after each phrase and sinks slowly."""
     rise = np.zeros_like(t)
     for end in ends:
         since = t - end
@@ -269,12 +269,12 @@ def breath(ends: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def spring(targets: np.ndarray, omega: float) -> np.ndarray:
-    """(n, k) the critically damped follower of a stepwise target, x'' = w^2 (u - x) - 2 w x'."""
+    """(n, k) a critically damped spring that follows targets (n, k): x'' = w^2 (u - x) - 2 w x'."""
     x, v = targets[0].copy(), np.zeros(targets.shape[1])
     path = np.empty_like(targets)
     decay = np.exp(-omega * DT)
     for i, u in enumerate(targets):
-        # Exact over one step, the target held still.
+        # the exact solution over one step, with a constant target
         d = x - u
         slope = v + omega * d
         x = u + (d + slope * DT) * decay
@@ -284,7 +284,7 @@ def spring(targets: np.ndarray, omega: float) -> np.ndarray:
 
 
 def steps(t: np.ndarray, mean_wait: float, draw, rng: np.random.Generator) -> np.ndarray:
-    """(n, k) a piecewise constant track; draw() gives each new value, after random waits."""
+    """(n, k) a piecewise constant track: after each random wait, draw() gives a new value (k,)."""
     track = np.empty((len(t), len(draw())))
     i = 0
     while i < len(t):
@@ -397,7 +397,7 @@ def perform(
     both("eyeLookUp", 1.4 * raised * (1 - lid))
     both("eyeBlink", lid)
 
-    # The torso leans after the head: a delayed, weak copy, so that it is no free variable.
+    # the torso follows the head as a delayed, weak copy, so the pose determines it
     follow = gaussian_filter1d(motion, 0.35 / DT, axis=0, mode="nearest")
     torso = follow * np.array([0.05, 0.14, 0.10, 0.35, 0.2, 0.35])
     torso[:, 4] -= breath(ends, t)

@@ -1,8 +1,8 @@
-"""Paints what the renderer shows of a face as textures: skin, brows, teeth.
+"""Paint the textures of a face: skin, brows, teeth.
 
-Skin is painted on the template that all actors share, in its metres, into a square unrolled about
-the head's axis. Relief (wrinkles, pores, folds) is stored as what it adds to the unit normal, in
-the head's own axes, so that it stays on the skin.
+Skin is painted in the metres of the template that all actors share, into a square texture that is
+unrolled about the head's vertical axis. Relief (wrinkles, pores, folds) is stored as an offset of
+the unit normal in the head's axes, so that it turns with the head.
 """
 
 from functools import cache
@@ -89,7 +89,7 @@ def _measure(skin: Surface) -> tuple[np.ndarray, np.ndarray]:
     u, v = (np.arange(SKIN) + 0.5) / SKIN, 1 - (np.arange(SKIN) + 0.5) / SKIN
     share = np.abs(2 * u - 1)
     turn = np.sign(u - 0.5) * np.interp(share, SHARES, TURNS)
-    # What faces inwards (behind the lips and lids, within folds) must not blur the outside.
+    # leave out parts that face inwards (behind lips and lids, in folds): they would blur the rest
     a = skin.rest[skin.quads[:, 2]] - skin.rest[skin.quads[:, 0]]
     b = skin.rest[skin.quads[:, 3]] - skin.rest[skin.quads[:, 1]]
     face = np.cross(a, b)
@@ -104,7 +104,7 @@ def _measure(skin: Surface) -> tuple[np.ndarray, np.ndarray]:
     radius = np.hypot(skin.rest[:, 0], skin.rest[:, 2] - AXIS_Z)
     values = np.column_stack([radius[good], skin.uv[good]])
     grid = np.stack(np.meshgrid(u, v), -1)
-    # Half as fine is enough for a smooth surface, and four times as fast.
+    # half the resolution is enough for a smooth surface, and four times as fast
     coarse = LinearNDInterpolator(at, values, fill_value=0.1)(grid[::2, ::2])
     rows = np.clip((np.arange(SKIN) - 0.0) / 2, 0, SKIN / 2 - 1)
     where = np.meshgrid(rows, rows, indexing="ij")
@@ -126,7 +126,7 @@ def texels(skin: Surface) -> tuple[np.ndarray, np.ndarray]:
 
 
 def relief(height: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(S, S, 3) what a height in metres over the texels adds to the unit normal: -gradient."""
+    """(S, S, 3) the offset of the unit normal for a height map (S, S) in metres: -gradient."""
     du, dv = np.gradient(rest, axis=1), np.gradient(rest, axis=0)
     hu, hv = np.gradient(height, axis=1)[..., None], np.gradient(height, axis=0)[..., None]
     uu, vv = (du * du).sum(-1, keepdims=True), (dv * dv).sum(-1, keepdims=True)
@@ -140,7 +140,7 @@ def relief(height: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 
 def project(image: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(S, S) a canvas's values at the texels of the front, 0 elsewhere."""
+    """(S, S) the values of a canvas at the texels of the front of the face, 0 elsewhere."""
     front = (rest[..., 2] < 0.048) & (np.abs(rest[..., 0]) < 0.09) & (rest[..., 1] < 0.17)
     out = np.zeros(front.shape, np.float32)
     p = rest[front]
@@ -157,7 +157,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def stroke(self, points, strength: float, width: float = 0.0006, mirror: bool = True) -> None:
-        """points: (k, 2) x, y in metres; a smooth curve through them is the caller's matter."""
+        """Draw a polyline through points (k, 2), x and y in metres; `width` in metres."""
         for side in (1, -1) if mirror else (1,):
             at = (np.asarray(points) * [side, 1] - [LEFT, HIGH]) / DOT
             line = [tuple(p) for p in at]
@@ -222,7 +222,7 @@ def furrows(rest: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def brow_hairs(look: dict, rest: np.ndarray, seed: int) -> np.ndarray:
-    """(S, S) the brows: some hundreds of hairs, upright within, lying outwards along the arch."""
+    """(S, S) the brows: hundreds of hairs, upright near the nose, pointing outwards further out."""
     rng = np.random.default_rng([seed, 3])
     canvas = Canvas()
     lift = look.get("brow_lift", 0.0)
@@ -234,7 +234,7 @@ def brow_hairs(look: dict, rest: np.ndarray, seed: int) -> np.ndarray:
             half = look["brow_width"] * np.interp(along, [0, 0.2, 0.7, 1], [0.55, 1, 0.75, 0.25])
             offset = np.clip(rng.normal(0, 0.5), -1, 1)
             root = np.array([x, arch + offset * half])
-            # Hairs below the middle rise to it, those above lie down along it.
+            # hairs below the middle line rise to it, those above lie along it
             rise = np.interp(along, [0, 0.25, 0.7, 1], [1.25, 0.75, 0.25, -0.25]) + 0.35 * offset
             rise += rng.normal(0, 0.16)
             length = rng.uniform(0.0045, 0.0075) * np.interp(along, [0, 0.3, 1], [0.75, 1, 0.8])
@@ -260,7 +260,7 @@ def spots(rest: np.ndarray, rng, count: int, size: tuple, area: tuple, power: fl
 
 
 def ageing(look: dict) -> float:
-    """How lined a face is, 0 to 1: as given, or by its age."""
+    """The strength of a face's lines, 0 to 1: as given in `look`, or from its age."""
     age = look["shape"]["phenotype"]["age"]
     return look["skin"].get("lines", float(np.clip((age - 0.56) / 0.38, 0.03, 1)))
 
@@ -293,7 +293,7 @@ def paint_skin(actor: Actor, skin: Surface) -> tuple[np.ndarray, np.ndarray, np.
     lips = smoothstep(0.15, 0.75, look_up("lips", uv)) * (z < 0)
     fine, coarse = noise(rest, 0.0011, seed + 6, 1), noise(rest, 0.012, seed)
 
-    # Blood: cheeks, nose, chin, ears, eyelids; pale round the mouth. Less to see in dark skin.
+    # blood: cheeks, nose, chin, ears, eyelids; pale around the mouth; less visible in dark skin
     flush = spot(0.042, NOSE_Y - 0.002, 0.019, 0.016) + 0.75 * spot(0, NOSE_Y - 0.004, 0.012, 0.012)
     flush += 0.3 * spot(0, CHIN_Y - 0.01, 0.016, 0.010) + 0.5 * ears
     flush *= 1 + 0.10 * coarse
@@ -308,7 +308,7 @@ def paint_skin(actor: Actor, skin: Surface) -> tuple[np.ndarray, np.ndarray, np.
         blotches = np.clip(noise(rest, 0.016, seed + 8), 0, 2) * front
         tint(look["patches"] * blotches, (0.0, 0.12, 0.1))
 
-    # The eyes' surroundings: thin dark skin below, the lids' crease, made-up lids.
+    # around the eyes: thin dark skin below, the crease of the lids, make-up
     under = bump(x, 0.027, 0.013) * bump(y, 0.0125, 0.006) * front
     tint((0.5 + 0.5 * age + look.get("rings", 0)) * under, (0.16, 0.28, 0.22))
     tint(spot(0.014, -0.004, 0.006, 0.010), (0.22, 0.32, 0.28))  # beside the root of the nose
@@ -352,7 +352,7 @@ def paint_skin(actor: Actor, skin: Surface) -> tuple[np.ndarray, np.ndarray, np.
     tint(0.6 * seam, (0.7, 1.0, 0.95))
     tint(0.5 * bump(x, 0.0275, 0.003) * bump(y, MOUTH_Y + 0.001, 0.003) * front, (0.6, 0.9, 0.9))
 
-    # Folds and lines: the deep ones are dark as well, being shaded from the sky.
+    # folds and lines: deep ones are also darker, because less light reaches them
     lines = furrows(rest, seed)
     tint(age * (0.42 * lines["aged"] + 0.6 * lines["wide"]), (0.55, 0.85, 0.9))
     young = furrow_of_cheek(x, y) * front

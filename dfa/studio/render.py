@@ -1,8 +1,8 @@
-"""Films an actor: a head, hair and shirt before a backdrop, 256 x 256, through a portrait lens.
+"""Render an actor: head, hair and shirt before a backdrop, 256 x 256 pixels, with a portrait lens.
 
 numpy moves the points; VTK rasterises at twice the size. Skin, cloth, eyes and lashes are lit per
-pixel (shaders.py) over painted textures (paint.py) and baked occlusion; hair, teeth and tongue
-have a colour per vertex. Space is the camera's: x right, y down, z away, metres.
+pixel (shaders.py), with painted textures (paint.py) and precomputed occlusion. Hair, teeth and
+tongue have one colour per vertex. Coordinates are the camera's: x right, y down, z away, metres.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ IRIS = 0.42  # radians, as seen from the ball's centre: a corneal bulge enlarges
 
 @dataclass
 class Light:
-    """What reaches each vertex, (n,) in [0, 1]: the open sky's share and the key light's."""
+    """The light that reaches each vertex, (n,) in [0, 1]: fractions of the sky and key light."""
 
     sky: np.ndarray
     key: np.ndarray
@@ -50,9 +50,9 @@ def irradiance(n: np.ndarray, light: Light, wrap: np.ndarray | float = 0.1) -> n
     """(n, 3) diffuse light on normals n; `wrap` bends it around the edge of the shadow."""
     up = (1 - n[:, 1:2]) / 2
     total = (GROUND + (SKY - GROUND) * up) * light.sky[:, None]
-    for (towards, colour), seen in ((KEY, light.key), (FILL, light.sky), (RIM, light.sky)):
+    for (towards, colour), visible in ((KEY, light.key), (FILL, light.sky), (RIM, light.sky)):
         facing = (n @ unit(towards))[:, None]
-        total = total + colour * np.clip((facing + wrap) / (1 + wrap), 0, 1) * seen[:, None]
+        total = total + colour * np.clip((facing + wrap) / (1 + wrap), 0, 1) * visible[:, None]
     return total
 
 
@@ -68,7 +68,7 @@ def below_neckline(rest: np.ndarray, depth: float) -> np.ndarray:
 
 
 class Film:
-    """Keeps the plotter, the meshes and what can be computed once; `frame` draws one moment."""
+    """The renderer of one actor: plotter, meshes, precomputed values; `frame` draws one frame."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
@@ -93,12 +93,12 @@ class Film:
         self._mouth(parts)
         self._eyes()
         self._lashes(parts)
-        self._backdrop(look["backdrop"])  # the furthest last: what it hides needs no shading
+        self._backdrop(look["backdrop"])  # drawn last: its hidden pixels then need no shading
         self._prepare()
         self.plotter.show(auto_close=False)
         self.plotter.camera.clipping_range = (0.4, 4.0)
         self.pixels = vtkUnsignedCharArray()
-        self.plotter.ren_win.SwapBuffersOff()  # nobody looks; the pixels are read back
+        self.plotter.ren_win.SwapBuffersOff()  # no display: the pixels are read back
 
     def _backdrop(self, look: dict) -> None:
         half = 0.5 * BACKDROP_Z / FOCAL
@@ -109,7 +109,7 @@ class Film:
         update(mesh, corners + np.array([0, 0, BACKDROP_Z]), np.ones((4, 3)))
 
     def _skin(self, skin: Surface, level: np.ndarray, look: dict) -> None:
-        """The skin that is neither under the shirt nor the hair, as a mesh of its own points."""
+        """The visible skin, not covered by shirt or hair, as a mesh with its own points."""
         shown = level[skin.quads].min(1) < 0.012
         if look["hair"]["cut"] != "bald":
             shown &= hair.above_hairline(skin.rest, look["hair"])[skin.quads].min(1) < 0.02
@@ -162,7 +162,7 @@ class Film:
             {"HEM": HEM},
         )
         self.cloth_facing = Facing(self.cloth_triangles, len(rest))
-        # The line nears it again on top of the shoulders, where no hem is wanted.
+        # the line comes near again on top of the shoulders, where there must be no hem
         return below + np.clip(np.hypot(rest[:, 0], rest[:, 2] - 0.10) - 0.115, 0, None)
 
     def _bake(self, points: np.ndarray, n: np.ndarray) -> Light:
@@ -174,11 +174,11 @@ class Film:
         sky = np.stack([np.cos(turn) * np.sin(rise), np.cos(rise), np.sin(turn) * np.sin(rise)], 1)
         key = unit(KEY[0]) + 0.22 * rng.standard_normal((16, 3))
         everything = np.concatenate([sky, key])
-        seen = visibility(body, points, n, self.skin.triangles, everything)
+        visible = visibility(body, points, n, self.skin.triangles, everything)
         facing = np.clip(n @ sky.T, 0, None) * (1.2 - 0.4 * sky[:, 1])
-        open_sky = (seen[:, :64] * facing).sum(1) / np.maximum(facing.sum(1), 1e-6)
-        # On the far side of the terminator the wrapped light decides, not the shadow map.
-        lit = np.where(n @ unit(KEY[0]) < 0.05, 1.0, seen[:, 64:].mean(1))
+        open_sky = (visible[:, :64] * facing).sum(1) / np.maximum(facing.sum(1), 1e-6)
+        # points that face away from the key light: `wrap` decides, not the shadow map
+        lit = np.where(n @ unit(KEY[0]) < 0.05, 1.0, visible[:, 64:].mean(1))
         return Light(0.25 + 0.75 * open_sky, 0.35 + 0.65 * lit)
 
     def _mouth(self, parts: dict[str, Surface]) -> None:
@@ -303,7 +303,7 @@ class Film:
             self.lashes.append((part, mesh))
 
     def _prepare(self) -> None:
-        """Cut the model down to the vertices that are seen, in single precision."""
+        """Reduce the model to the visible vertices, in single precision."""
         posed = [self.skin_weights, self.cloth_weights]
         rigid = [part.weights for part, *_ in (*self.inner, *self.lashes)]
         rigid.append(self._lid_edges())
@@ -317,15 +317,15 @@ class Film:
         self.follow = self.actor.template.follow[used, None].astype(np.float32)
         names = list(self.actor.template.actions)
         rest = np.array([self.actor.look.get("rest", {}).get(sideless(a), 0.0) for a in names])
-        share = lambda **k: np.array([k.get(sideless(a), 0.0) for a in names])  # noqa: E731
+        strengths = lambda **k: np.array([k.get(sideless(a), 0.0) for a in names])  # noqa: E731
         self.creases = np.stack(
             [
-                share(browInnerUp=0.8, browOuterUp=0.35, browDown=-0.3),
-                share(mouthSmile=0.55, cheekSquint=0.3, eyeSquint=0.2, noseSneer=0.3),
+                strengths(browInnerUp=0.8, browOuterUp=0.35, browDown=-0.3),
+                strengths(mouthSmile=0.55, cheekSquint=0.3, eyeSquint=0.2, noseSneer=0.3),
             ]
         )
         self.creased = self.creases @ rest
-        self.baring = share(jawOpen=1.6, mouthLowerDown=0.4, mouthUpperUp=0.3, mouthSmile=0.2)
+        self.baring = strengths(jawOpen=1.6, mouthLowerDown=0.4, mouthUpperUp=0.3, mouthSmile=0.2)
 
     def _lid_edges(self) -> sparse.csr_matrix:
         """(4, V) weights of the middles of the lids' edges: upper, lower of each eye."""
@@ -370,23 +370,23 @@ class Film:
             colour = tuft.albedo * irradiance(tuft.normals, light, 0.3)
             half = unit(unit(KEY[0]) + np.array([0, 0, -1.0]))
             across = np.sqrt(np.clip(1 - (tuft.tangents @ half) ** 2, 0, 1))
-            seen = np.clip(tuft.normals @ unit(KEY[0]) + 0.2, 0, 1) * light.key
-            seen = self.actor.look["hair"]["shine"] * seen[:, None]
+            visible = np.clip(tuft.normals @ unit(KEY[0]) + 0.2, 0, 1) * light.key
+            visible = self.actor.look["hair"]["shine"] * visible[:, None]
             # Hair's two highlights: a sharp white one, and a broad one in its own colour.
-            colour += seen * (0.03 * across**60)[:, None]
-            colour += seen * tuft.albedo * (0.6 * across**16)[:, None]
+            colour += visible * (0.03 * across**60)[:, None]
+            colour += visible * tuft.albedo * (0.6 * across**16)[:, None]
             update(mesh, tuft.points, colour)
             self.hair.append((tuft, mesh))
 
     def _past_hair(self, points, n, occluder, triangles) -> tuple[np.ndarray, np.ndarray]:
-        """The shares (n,) of the sky's and the key's light that get past the hair."""
+        """The fractions (n,) of the sky's and of the key's light that pass the hair."""
         rng = np.random.default_rng(0)
         sky = unit(rng.standard_normal((400, 3)) * [1, 0.8, 1] - [0, 0.35, 0.3])[:28]
         towards = np.concatenate([sky, unit(KEY[0]) + 0.15 * rng.standard_normal((8, 3))])
-        seen = visibility(occluder, points, n, triangles, towards)
+        visible = visibility(occluder, points, n, triangles, towards)
         facing = np.clip(n @ sky.T, 0.02, None)
-        share = (seen[:, :28] * facing).sum(1) / facing.sum(1)
-        return 0.3 + 0.7 * share, 0.35 + 0.65 * seen[:, 28:].mean(1)
+        open_sky = (visible[:, :28] * facing).sum(1) / facing.sum(1)
+        return 0.3 + 0.7 * open_sky, 0.35 + 0.65 * visible[:, 28:].mean(1)
 
     def frame(self, actions: np.ndarray, h: np.ndarray, torso: np.ndarray, gaze) -> np.ndarray:
         """(256, 256, 3) uint8 RGB of one moment of a Performance."""

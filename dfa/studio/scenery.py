@@ -1,4 +1,4 @@
-"""Paints what is around a face: cloth with its folds, and rooms out of focus."""
+"""Paint cloth with folds, and rooms out of focus as backdrops."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -61,14 +61,14 @@ def paint_cloth(look: dict, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
 
 
 def disc(image: np.ndarray, blur: float) -> np.ndarray:
-    """An image blurred as by a lens: bright points become discs (three boxes come close)."""
+    """Blur an image as a lens does: bright points become discs (approximated by three boxes)."""
     return gaussian_filter(image, (0.45 * blur, 0.45 * blur, 0), mode="nearest")
 
 
 def paint_backdrop(look: dict, size: int = 512) -> np.ndarray:
     """(size, size, 3) uint8: a wall lit from the left, or a room far out of focus.
 
-    look: colour of the wall, seed, and `room`, a list of what stands before the wall: shelves,
+    look: colour of the wall, seed, and `room`, a list of the objects before the wall: shelves,
     window, lamp, plant, picture, door, curtain, lights.
     """
     rng = np.random.default_rng(look["seed"])

@@ -1,8 +1,8 @@
-"""What the rasteriser computes per pixel: light on skin, cloth, eyes and lashes, as GLSL.
+"""Shaders in GLSL: the light on skin, cloth, eyes and lashes, computed for each pixel.
 
-All of it works in camera space (x right, y down, z away), in linear light. Each material is a
-body of code that sets `vec3 c`; `Mesh` in render.py declares its inputs: `place` (the point) and
-`facing` (its normal, any length), the attributes and uniforms that the mesh was made with.
+They work in camera space (x right, y down, z away) and in linear light. Each material is a block of
+code that sets `vec3 c`. `Mesh` in stage.py declares its inputs: `place` (the point), `facing` (its
+normal, of any length), and the mesh's attributes and uniforms.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Speech with known phoneme times, by eSpeak NG through ctypes (extra "studio") or by flite.
+"""Synthetic speech with known phoneme times, by eSpeak NG (through ctypes) or by flite.
 
-eSpeak NG builds its sounds from formants; flite's voices are built from recorded people, so that
-whatever listens to the actors hears both kinds.
+eSpeak NG synthesises from formants; flite's voices are built from recordings of people. So networks
+that are trained on the actors learn from both kinds of voices.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 
 from ..media import SAMPLE_RATE
 
-LEVEL_DB = -20.0  # of the spoken parts, RMS, against full scale
+LEVEL_DB = -20.0  # dB relative to full scale: RMS level of the spoken parts
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 LIST_TERMINATED, PHONEME = 0, 7  # espeak_EVENT_TYPE
 SYNCHRONOUS, PHONEME_EVENTS, PHONEME_IPA = 2, 0x0001, 0x0002
@@ -37,7 +37,7 @@ FLITE_IPA = {"pau": ""} | dict(
     ).split()
 )
 FLITE_VOWEL = re.compile("[aeiou]")  # its vowels, and no other phones, begin with these
-MARGIN = 0.02  # s of a flite sentence that are kept around its first and last phone
+MARGIN = 0.02  # s kept before the first and after the last phone of a flite sentence
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz '")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
@@ -75,7 +75,7 @@ class Speech:
 
 
 class _Espeak:
-    """The library holds one voice and one callback per process; so does this."""
+    """The eSpeak NG library. It has one voice and one callback per process."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -127,16 +127,17 @@ def resample(wave: np.ndarray, rate: int) -> np.ndarray:
 
 
 def stressed(phones: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """flite's phones, with an s after each vowel but a schwa that outlasts the vowels beside it.
+    """flite's phones, with stress marks.
 
-    flite does not tell the stress; stressed vowels are longer, and one in three is about as many
-    as eSpeak NG marks. A pause parts neighbours.
+    flite does not report stress, but stressed vowels are longer. So a vowel that is longer than its
+    neighbouring vowels is marked, except a schwa; pauses separate neighbours. About one vowel in
+    three is marked, as by eSpeak NG.
     """
-    beats = [i for i, p in enumerate(phones) if p[2] == "pau" or FLITE_VOWEL.match(p[2])]
-    long = [0 if phones[i][2] == "pau" else phones[i][1] - phones[i][0] for i in beats]
+    vowels = [i for i, p in enumerate(phones) if p[2] == "pau" or FLITE_VOWEL.match(p[2])]
+    durations = [0 if phones[i][2] == "pau" else phones[i][1] - phones[i][0] for i in vowels]
     peaks = {
         i
-        for i, a, b, c in zip(beats, [0, *long], long, [*long[1:], 0], strict=False)
+        for i, a, b, c in zip(vowels, [0, *durations], durations, [*durations[1:], 0], strict=False)
         if b > max(a, c) and phones[i][2] != "ax"
     }
     return [(a, b, "ˈ" * (i in peaks) + FLITE_IPA[s]) for i, (a, b, s) in enumerate(phones)]
@@ -153,7 +154,7 @@ def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
     ends = [float(end) for end in ends]
     phones = stressed(list(zip([0.0, *ends], ends, names, strict=False)))
     spoken = [p for p in phones if not is_pause(p[2])]
-    # The recordings' noise goes on through the silences around the sentence.
+    # flite's noise continues in the silence around the sentence
     first = round(max(spoken[0][0] - MARGIN, 0) * SAMPLE_RATE)
     last = round((spoken[-1][1] + MARGIN) * SAMPLE_RATE)
     zero = first / SAMPLE_RATE
@@ -162,10 +163,10 @@ def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
 
 
 def say_all(sentences: list[str], voice: dict) -> list[Speech]:
-    """Each sentence as flite or eSpeak NG says it; eSpeak by a process of its own.
+    """Synthesise each sentence with flite or eSpeak NG; eSpeak NG runs in a new process.
 
-    eSpeak's flutter and noise go on from where the last utterance left them, through
-    re-initialisation too, so only a fresh process says the same thing again.
+    The state of eSpeak's flutter and noise continues from the last utterance, even after a new
+    initialisation. Only a new process gives the same audio again.
     """
     if "flite" in voice:
         return [say_by_flite(sentence, **voice) for sentence in sentences]
@@ -206,12 +207,12 @@ def main() -> None:
 
 
 def is_pause(phone: str) -> bool:
-    """Whether an event is a silence: eSpeak marks pauses by an empty or underscored name."""
+    """Whether a phone is a silence: eSpeak writes its name with underscores and marks only."""
     return not phone.strip(" _:|;ˈˌ")
 
 
 def letters(text: str) -> str:
-    """A sentence in a to z, space and apostrophe: what a recogniser of characters knows.
+    """A sentence in the recogniser's characters: a to z, space and apostrophe.
 
     Umlauts become ae, oe, ue, ss; Mandarin becomes pinyin without tones, a space between
     syllables, v for ü.
@@ -229,7 +230,7 @@ def letters(text: str) -> str:
 def speak(
     sentences: list[str], seconds: float, rng: np.random.Generator, **voice: str | float
 ) -> Speech:
-    """The sentences with pauses between, cut to `seconds`; the rest of the pauses is silence.
+    """Speak the sentences with silent pauses between them, cut to `seconds`.
 
     voice: eSpeak NG's voice name, rate (words a minute), pitch and range (0 to 99); or flite's
     voice name as `flite`, and stretch, a factor on its durations.

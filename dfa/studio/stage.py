@@ -1,4 +1,4 @@
-"""The stage: an off-screen camera, meshes that move before it, and what can see what."""
+"""The stage: an off-screen camera, meshes that move in front of it, and visibility."""
 
 import numpy as np
 import pyvista as pv
@@ -35,7 +35,7 @@ def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def camera_plotter(size: int) -> pv.Plotter:
-    """An off-screen plotter whose camera is the package's pinhole, at the origin, along +z."""
+    """An off-screen plotter with the package's pinhole camera, at the origin, looking along +z."""
     plotter = pv.Plotter(off_screen=True, window_size=(size, size), lighting="none")
     plotter.camera.position, plotter.camera.focal_point = (0, 0, 0), (0, 0, 1)
     plotter.camera.up = (0, -1, 0)
@@ -65,7 +65,7 @@ class Mesh:
         defines: dict | None = None,
     ) -> None:
         self.data, self.actor, mapper = vtkPolyData(), vtkActor(), vtkPolyDataMapper()
-        self._kept = []  # VTK only borrows numpy's memory
+        self._kept = []  # keeps the arrays alive: VTK does not copy numpy's memory
         points = vtkPoints()
         self.points, self._points = self._array(n, np.float32)
         points.SetData(self._points)
@@ -189,14 +189,14 @@ class Facing:
 
 
 def visibility(body, points, n, triangles, towards: np.ndarray, size: int = 400) -> np.ndarray:
-    """(n, d) bool: from which of the (d, 3) far directions points are seen past a body's mesh."""
+    """(n, d) bool: whether points (n, 3) are visible past a body's mesh, from directions (d, 3)."""
     plotter = pv.Plotter(off_screen=True, window_size=(size, size), lighting="none")
     faces = np.hstack([np.full((len(triangles), 1), 3), triangles]).astype(np.int64)
     plotter.add_mesh(pv.PolyData(body, faces.ravel()), lighting=False)
     middle = body.mean(0)
     reach = np.linalg.norm(body - middle, axis=1).max()
     plotter.camera.parallel_projection, plotter.camera.parallel_scale = True, reach
-    seen = np.zeros((len(points), len(towards)), bool)
+    visible = np.zeros((len(points), len(towards)), bool)
     offset = points + 0.0015 * n - middle  # lifted off the surface that they lie on
     plotter.show(auto_close=False)
     for i, d in enumerate(unit(towards)):
@@ -210,6 +210,6 @@ def visibility(body, points, n, triangles, towards: np.ndarray, size: int = 400)
         column = (offset @ right / reach + 1) / 2 * size - 0.5
         row = (1 - offset @ up / reach) / 2 * size - 0.5
         there = map_coordinates(nearest, [row, column], order=0, mode="nearest")
-        seen[:, i] = offset @ d - 2 * reach > there - 0.004
+        visible[:, i] = offset @ d - 2 * reach > there - 0.004
     plotter.close()
-    return seen
+    return visible

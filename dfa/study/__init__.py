@@ -1,11 +1,11 @@
-"""The user study of table 3, as a thing one can hold: people rate the methods' videos, blind.
+"""The user study of table 3: people rate the methods' videos without knowing the method.
 
-    clips = study.prepare(results, folder)                      # what is rated, and two checks
-    study.Page(study.Store(folder / "ratings.sqlite", clips))   # asks, and keeps the answers
-    opinions.table3(store.ratings())                            # what came out
+    clips = study.prepare(results, folder)                      # clips to rate, two checks
+    study.Page(study.Store(folder / "ratings.sqlite", clips))   # shows clips, stores answers
+    opinions.table3(store.ratings())                            # mean opinion scores
 
-`python -m dfa.study [PROFILE]` serves the page of notebook 11 by Voilà. Each rater has a kernel of
-their own, so what asks loads no torch; `dfa.study.opinions`, which analyses, does.
+`python -m dfa.study [PROFILE]` serves the page of notebook 11 with Voilà. Each rater has an own
+kernel, so these modules do not import torch. The analysis, `dfa.study.opinions`, does.
 """
 
 from .clips import Clip, prepare

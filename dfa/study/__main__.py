@@ -1,4 +1,4 @@
-"""`python -m dfa.study [PROFILE]`: the page of notebook 11, and nothing else of it, by Voilà."""
+"""`python -m dfa.study [PROFILE]`: serve the rating page of notebook 11 with Voilà."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ..media import InputError, atomic
 
 
 def page(profile: str) -> str:
-    """Writes a notebook of the cells that are tagged `page`, and returns its path."""
+    """Write a notebook with the cells tagged `page` of notebook 11; returns its path.
+
+    Raises InputError if the profile has no videos yet.
+    """
     source = root() / "notebooks" / "11_user_study.ipynb"
     folder = root() / "runs" / profile / "study"
     if not (root() / "runs" / profile / "results").is_dir():
-        raise InputError(f"there are no videos of profile {profile} yet: `make figures` makes them")
+        raise InputError(f"profile {profile} has no videos yet: run `make figures` first")
     notebook = json.loads(source.read_text("utf-8"))
     cells = [c for c in notebook["cells"] if "page" in c["metadata"].get("tags", [])]
     for cell in cells:
@@ -29,13 +32,15 @@ def page(profile: str) -> str:
 
 
 def main() -> None:
+    """Serve the page. Exits with 2 if there are no videos."""
     profile, *options = sys.argv[1:] or ["quick"]
     try:
         path = page(profile)
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    # Voilà's page would load an icon font and MathJax from elsewhere, and tell who rates.
+    # Without this policy, Voilà's page loads an icon font and MathJax from other servers, which
+    # would then know the rater's address.
     policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws: wss:"
     headers = {"headers": {"Content-Security-Policy": policy}}
     command = ["-m", "voila", path, "--show_tracebacks=False", "--theme=light"]

@@ -1,4 +1,4 @@
-"""What is rated: a few seconds of every method saying every sentence; and attention checks."""
+"""The clips to rate: a few seconds of each method speaking each sentence, and attention checks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from ..captures import RATED
 from ..media import FPS, SAMPLES_PER_FRAME, InputError, frames_of, read_audio, video_of, write_video
 from ..paper import METHODS, TRUTH
 
-# The paper's study drives with English, Chinese and German (section 4.2).
-LANGUAGES = {"own": "English", "zh": "Mandarin", "de": "German"}
-SIZE = 256  # px, as it is shown; smaller frames are enlarged, for every method alike
-CHECKS = (2, 4)  # what the attention checks ask to choose
+# The paper's study uses English, Chinese and German audio (section 4.2).
+LANGUAGES = {"own": "English", "zh": "Mandarin", "de": "German"}  # by the video's suffix
+SIZE = 256  # pixels, side of the clips; smaller frames are enlarged for every method
+CHECKS = (2, 4)  # scores that the attention checks ask the rater to choose
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video to rate, whose file name says nothing; `wanted` is the score that an attention check
-    asks for, 0 of any other clip."""
+    """A video to rate."""
 
-    id: str
+    id: str  # a hash, so that the file name does not reveal the method
     method: str
     testset: str
     language: str
     path: Path
-    wanted: int = 0
+    wanted: int = 0  # the score that an attention check asks for; 0 for other clips
 
 
 def prepare(results: str | Path, folder: str | Path) -> list[Clip]:
-    """Clips of every own video in a folder of results (`dfa.comparison`), written to `folder`.
+    """Write the clips of all methods' own videos in a results folder to `folder`.
 
-    All are cut to at most 6 s, made alike in size and coding, and named by a hash. What a method
-    has not made is not there to be rated. A check is a real video with a request written into it.
-    InputError where there is nothing to rate.
+    `evaluation.comparison` describes the results folder. All clips are cut to the same maximal
+    length, have the same size and coding, and are named by a hash. Missing videos are left out. An
+    attention check is a real video with a request written into its frames.
+
+    Raises InputError if there is no video to rate.
     """
     results, folder = Path(results), Path(folder)
     real = sorted((results / TRUTH).glob("*.*"))
@@ -49,7 +50,7 @@ def prepare(results: str | Path, folder: str | Path) -> list[Clip]:
         if (source := video_of(results / method, f"{truth.stem}.{key}"))
     ]
     if not clips:
-        raise InputError(f"no video to rate in {results}: `make figures` makes some")
+        raise InputError(f"no video to rate in {results}: run `make figures` first")
     checks = zip(CHECKS, real * len(CHECKS), strict=False)
     return clips + [_clip(path, folder, TRUTH, path.stem, "", wanted) for wanted, path in checks]
 
@@ -70,7 +71,7 @@ def _clip(
 
 
 def asking(frames: np.ndarray, wanted: int) -> np.ndarray:
-    """Frames (T, S, S, 3) with the request to choose `wanted` everywhere written into them."""
+    """Frames (T, S, S, 3) with a text that asks to choose `wanted` for all questions."""
     out = frames.copy()
     for image in out:
         image[: SIZE // 3] //= 4

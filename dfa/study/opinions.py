@@ -1,4 +1,4 @@
-"""What ratings say: mean opinion scores, how far raters agree, and whether two methods differ."""
+"""Analysis of the ratings: mean opinion scores, agreement of raters, differences of methods."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from .store import QUESTIONS
 
 
 def attentive(ratings: pd.DataFrame) -> pd.DataFrame:
-    """The ratings, without the checks, of those who rated all clips, as many as anybody did, and
-    did in every check what it asked for."""
+    """The ratings of raters who rated all clips and passed every attention check.
+
+    "All" is the largest number of clips that a rater has rated. The ratings of the checks
+    themselves are left out. ratings: a table of `Store.ratings`.
+    """
     checks = ratings[ratings.wanted > 0]
     failed = set(checks.rater[checks.score != checks.wanted])
     done = ratings.groupby("rater")["clip"].nunique()
-    whole = set(done.index[done == done.max()])
-    kept = ratings.rater.isin(whole - failed) & (ratings.wanted == 0)
+    complete = set(done.index[done == done.max()])
+    kept = ratings.rater.isin(complete - failed) & (ratings.wanted == 0)
     return ratings[kept].reset_index(drop=True)
 
 
 def by_rater(ratings: pd.DataFrame, question: str, method: str | None = None) -> pd.DataFrame:
-    """Scores of a question, (raters, clips): of one method's clips, named by testset and language
-    and so comparable between methods, or of all."""
+    """The scores of a question as a table (raters, clips).
+
+    With `method`, only its clips; the columns are (testset, language), so the tables of two methods
+    can be compared.
+    """
     rows = ratings[ratings.question == question]
     if method is None:
         return rows.pivot(index="rater", columns="clip", values="score")
@@ -34,8 +40,11 @@ def by_rater(ratings: pd.DataFrame, question: str, method: str | None = None) ->
 
 
 def table3(ratings: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Table 3: mean opinion scores beside the paper's, long-form, with 95 % bootstrap intervals
-    over raters and over clips. Nobody's ratings give empty values."""
+    """Table 3: mean opinion scores beside the paper's, in long form.
+
+    Intervals are 95 % bootstrap intervals over raters and clips. Without ratings the values are
+    empty.
+    """
     rows = []
     for method in METHODS:
         for question in QUESTIONS:
@@ -50,35 +59,37 @@ def table3(ratings: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def agreement(ratings: pd.DataFrame) -> dict[str, float]:
-    """Krippendorff's alpha for ordinal scores, by question: 1 is full agreement, 0 what chance
-    gives; nan where a single rater or a single score leaves nothing to agree on."""
+    """Krippendorff's alpha for ordinal scores, by question: 1 is full agreement, 0 is chance.
+
+    nan if there is only one rater, or all scores are the same.
+    """
     alphas = {}
     for question in QUESTIONS:
         scores = by_rater(ratings, question).to_numpy(float)
-        many = len(scores) > 1 and len(np.unique(scores[np.isfinite(scores)])) > 1
+        defined = len(scores) > 1 and len(np.unique(scores[np.isfinite(scores)])) > 1
         alphas[question] = (
-            float(krippendorff.alpha(scores, level_of_measurement="ordinal")) if many else np.nan
+            float(krippendorff.alpha(scores, level_of_measurement="ordinal")) if defined else np.nan
         )
     return alphas
 
 
 def paired(ratings: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """DFA-NeRF against each other method, question by question.
+    """DFA-NeRF compared with each other method, for each question.
 
-    A rater's difference is the mean over the sentences that both methods say. Wilcoxon's signed
-    ranks over raters; q is p corrected for all comparisons at once (Benjamini and Hochberg 1995).
-    Columns: question, method, difference, ci_low, ci_high, p, q, n.
+    A rater's difference is the mean over the clips of both methods. p is from Wilcoxon's
+    signed-rank test over raters; q is p corrected for all comparisons (Benjamini and Hochberg
+    1995). Columns: question, method, difference, ci_low, ci_high, p, q, n (raters).
     """
     rows = []
     for question in QUESTIONS:
         ours = by_rater(ratings, question, OURS)
         for method in [m for m in METHODS if m != OURS]:
-            apart = (ours - by_rater(ratings, question, method)).mean(axis=1).dropna().to_numpy()
-            apart = apart.round(9)  # equal ranks stay equal
-            if len(apart):
-                value, low, high = interval(apart, seed)
-                p = wilcoxon(apart).pvalue if apart.any() else 1.0
-                rows.append((question, method, value, low, high, p, len(apart)))
+            difference = (ours - by_rater(ratings, question, method)).mean(axis=1)  # (raters,)
+            difference = difference.dropna().to_numpy().round(9)  # rounded: ties stay ties
+            if len(difference):
+                value, low, high = interval(difference, seed)
+                p = wilcoxon(difference).pvalue if difference.any() else 1.0
+                rows.append((question, method, value, low, high, p, len(difference)))
     columns = ["question", "method", "difference", "ci_low", "ci_high", "p", "n"]
     table = pd.DataFrame(rows, columns=columns)
     q = false_discovery_control(table.p) if len(table) else []

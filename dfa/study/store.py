@@ -1,4 +1,4 @@
-"""Answers in SQLite: who is only a code, whole clips or nothing, many raters at once."""
+"""Store the answers in SQLite: anonymous raters, complete clips only, many raters at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from ..media import InputError
 from .clips import Clip
 
-QUESTIONS = {  # by the names that table 3's columns have
+QUESTIONS = {  # by the metric's name in table 3
     "sync": "How well do lips and speech go together?",
     "head_movement": "How natural is the movement of the head?",
     "eye_blink": "How natural is the blinking of the eyes?",
@@ -31,10 +31,11 @@ CREATE TABLE IF NOT EXISTS answers (
 
 
 class Store:
-    """The study's clips and everybody's answers to them, in one file.
+    """The study's clips and all answers to them, in one file.
 
-    It keeps a random code, scores, and the order of the clips: no name, address or time.
-    InputError where the file is no SQLite database or cannot be written.
+    It stores random codes, scores and the order of the clips: no names, addresses or times.
+
+    Raises InputError if the file is no SQLite database or cannot be written.
     """
 
     def __init__(self, path: str | Path, clips: Iterable[Clip]) -> None:
@@ -48,39 +49,39 @@ class Store:
                 self.db.executemany("INSERT OR IGNORE INTO clips VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise InputError(
-                f"{path} cannot keep ratings ({error}): name another file, or free space"
+                f"{path} cannot store ratings ({error}): name another file, or free space"
             ) from None
 
     def join(self) -> str:
-        """A new rater's code."""
+        """Add a new rater; returns the code."""
         code = secrets.token_hex(4)
         with self.db:
             self.db.execute("INSERT INTO raters VALUES (?)", (code,))
         return code
 
     def knows(self, code: str) -> bool:
-        """Whether somebody has been given this code."""
+        """Whether a rater with this code exists."""
         found = self.db.execute("SELECT 1 FROM raters WHERE code = ?", (code,))
         return found.fetchone() is not None
 
     def order(self, code: str) -> list[Clip]:
-        """All clips in this rater's own random order, the same whenever it is asked for."""
+        """All clips in this rater's random order; it is the same in each call."""
         clips = sorted(self.clips, key=lambda c: c.id)
         random.Random(code).shuffle(clips)
         return clips
 
     def remaining(self, code: str) -> list[Clip]:
-        """What this rater has not rated yet, in order."""
+        """The clips that this rater has not rated yet, in the rater's order."""
         done = {c for (c,) in self.db.execute("SELECT clip FROM answers WHERE rater = ?", (code,))}
         return [clip for clip in self.order(code) if clip.id not in done]
 
     def rate(self, code: str, clip: Clip, scores: dict[str, int]) -> None:
-        """Keep a rater's scores of one clip, one for each question, all or none of them.
+        """Store a rater's scores of one clip, {question: 1 to 5}, all of them or none.
 
-        Raises ValueError where one is missing or not 1 to 5, sqlite3.Error where the disk is full.
+        Raises ValueError if a score is missing or not 1 to 5, sqlite3.Error if the disk is full.
         """
         if set(scores) != set(QUESTIONS) or not set(scores.values()) <= {1, 2, 3, 4, 5}:
-            raise ValueError(f"scores from 1 to 5 for {', '.join(QUESTIONS)}: not {scores}")
+            raise ValueError(f"give scores from 1 to 5 for {', '.join(QUESTIONS)}, not {scores}")
         position = self.order(code).index(clip)
         with self.db:
             self.db.executemany(
@@ -89,8 +90,10 @@ class Store:
             )
 
     def ratings(self, code: str | None = None) -> pd.DataFrame:
-        """Everybody's answers, or one rater's, a row each: rater, position, clip, method, testset,
-        language, wanted, question, score."""
+        """All answers, or those of one rater, one row for each.
+
+        Columns: rater, position, clip, method, testset, language, wanted, question, score.
+        """
         query = (
             "SELECT rater, position, clip, method, testset, language, wanted, question, score"
             " FROM answers JOIN clips ON clip = id WHERE ? IN (rater, '')"
@@ -99,4 +102,5 @@ class Store:
         return pd.read_sql_query(query, self.db, params=(code or "",))
 
     def close(self) -> None:
+        """Close the database."""
         self.db.close()

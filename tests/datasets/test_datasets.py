@@ -518,7 +518,7 @@ def test_export_refuses(cut, tracked, dataset, tmp_path, capsys):
     assert "there already" in refused(out=dataset)
     assert "even" in refused("--size", 127)
     np.save(tmp_path / "few.npy", np.zeros((3, 16, 29)))
-    assert "another sound" in refused("--aud", tmp_path / "few.npy", "--attributes",
+    assert "another video" in refused("--aud", tmp_path / "few.npy", "--attributes",
                                       cut.with_suffix(".npz"))  # fmt: skip
     assert "sound features" in refused("--aud", cut)
     short = recording.Attributes(**vars(tracked) | {k: getattr(tracked, k)[:50] for k in (

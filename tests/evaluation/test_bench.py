@@ -127,7 +127,7 @@ def data(tmp_path):
     frames = rng.integers(60, 200, (1, 32, 32, 3)).repeat(T, 0).astype(np.uint8)
     points = rng.uniform(0.3, 0.7, (T, 68, 2)).astype(np.float32)
     path = tmp_path / "data.npz"
-    np.savez(path, frames=frames, points=points, cond=conditions(T).numpy())
+    np.savez(path, frames=frames, points=points, cond=conditions(T).numpy(), n=100)
     return path
 
 

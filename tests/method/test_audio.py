@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from dfa.method.audio import N_MFCC, PER_FRAME, disturb, faster, mfcc, variants
+from dfa.method.audio import N_MFCC, PER_FRAME, change_rate, disturb, mfcc, variants
 
 
 def test_a_click_is_heard_in_its_own_video_frame():
@@ -59,13 +59,13 @@ def test_faster_is_higher_and_its_track_keeps_to_the_sound():
     audio[640 * 30 : 640 * 31] *= 3  # frame 30 is loud, and its track says so
     track = np.zeros((50, 2))
     track[30] = 1
-    quick, frames = faster(audio, track, 1.25)
+    quick, frames = change_rate(audio, track, 1.25)
     assert quick.shape == (40 * 640,) and frames.shape == (40, 2)
     assert pitch(quick) == pytest.approx(625, rel=0.02)
     loudest = np.abs(quick).reshape(40, 640).max(1).argmax()
     assert loudest == pytest.approx(24, abs=1)
     assert frames[:, 0].argmax() == pytest.approx(loudest, abs=1)
-    same, frames = faster(audio, track, 1.0)
+    same, frames = change_rate(audio, track, 1.0)
     np.testing.assert_allclose(same, audio, atol=1e-5)
     np.testing.assert_allclose(frames, track)
 

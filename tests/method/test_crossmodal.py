@@ -139,7 +139,7 @@ def test_too_short_a_beginning_or_sound_is_one_line(ours):
 def test_poses_stay_within_a_persons_reach():
     own = torch.linspace(-1, 1, 201)[:, None].expand(-1, 6)  # 1 % to 99 %: -0.98 to 0.98
     h = torch.linspace(-3, 3, 601)[:, None].expand(-1, 6)
-    near = crossmodal.within_reach(h, own)
+    near = crossmodal.limit_poses(h, own)
     inside = h.abs() <= 0.98
     torch.testing.assert_close(near[inside], h[inside])
     assert near.abs().max() <= 0.98 + 0.2 * 1.96 + 1e-5

@@ -9,7 +9,7 @@ from dfa.method.face import euler_to_matrix
 from dfa.method.fast_field import FastField
 from dfa.method.field import DIM_C, MEMORY, Field, march
 from dfa.method.field_training import FIELDS
-from dfa.method.mlp_field import PaperTold
+from dfa.method.mlp_field import PaperConditioning
 from dfa.method.rendering import cast_rays, stratified
 
 
@@ -18,9 +18,9 @@ class Fog(Field):
 
     SIGMA, RADIUS = 12.0, 0.08
 
-    def tell(self, cond):
+    def condition(self, cond):
         _, carries, _, _ = self.split(cond)
-        return PaperTold(cond[:, :6], carries, cond, cond)
+        return PaperConditioning(cond[:, :6], carries, cond, cond)
 
     def forward(self, x, told):
         place = self.lo + (x + 1) / 2 * (self.hi - self.lo)
@@ -34,7 +34,7 @@ class Fog(Field):
 def test_march_renders_a_ball_of_fog_as_the_integral_says():
     """A ray at distance b from the ball's centre leaves exp(-σ 2 √(r² - b²)) of what is behind."""
     field, cond = Fog(conditions()), conditions(3)
-    told = field.tell(cond)
+    told = field.condition(cond)
     h = cond[:, :6]
     centre = h[:, 3:]
     aside = torch.linspace(0, 0.07, 8)
@@ -54,12 +54,12 @@ def test_march_is_the_sum_of_the_paper_over_what_query_says():
     torch.manual_seed(0)
     for kind in FIELDS.values():
         field, cond = kind(conditions(), 32).eval(), conditions(2)
-        told, rays = field.tell(cond), cast_rays(4)[None]
+        told, rays = field.condition(cond), cast_rays(4)[None]
         near, far = (d.expand(2, 16) for d in field.depth_range())
         with torch.no_grad():
             made, left = march(field, told, rays, near, far, 12)
             depth, delta = stratified(near, far, 12)
-            x = field.canonical(depth, rays, told.h, told.carries)
+            x = field.canonical(depth, rays, told.h, told.torso_input)
             c, sigma = field.query(x.flatten(1, 2), cond)
         c, sigma = c.view(2, 16, 12, -1), sigma.view(2, 16, 12)
         through, total = torch.ones(2, 16), torch.zeros(2, 16, c.shape[-1])

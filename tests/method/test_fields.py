@@ -89,7 +89,7 @@ def test_a_larger_frame_is_woven_from_frames_of_a_moved_camera():
     torch.manual_seed(0)
     field, cond = fast_field.FastField(conditions(), 32).eval(), conditions(2)
     with torch.no_grad():
-        small, large, told = field.image(cond, 32), field.image(cond, 64), field.tell(cond)
+        small, large, told = field.image(cond, 32), field.image(cond, 64), field.condition(cond)
         bounds = field.bounds(told, 16)
         for i, v in enumerate((-0.25, 0.25)):
             for j, u in enumerate((-0.25, 0.25)):

@@ -152,11 +152,11 @@ def test_only_upward_crossings_are_read(vae):
 
 def test_side_of_zero_changes_where_the_eyes_are_shut(vae):
     x = torch.stack([s[:150] for s in sequences()])
-    side, shut = vae.blink_side(x), vae.shut(x)
+    side, shut = vae.blink_target(x), vae.shut(x)
     rises = (side[:, 1:] > 0) & (side[:, :-1] <= 0)
     assert rises.sum() == (shut.diff(dim=1) > 0).sum() == 6
     assert shut[:, 1:][rises].all()
-    assert not vae.blink_side(torch.zeros_like(x)).any()
+    assert not vae.blink_target(torch.zeros_like(x)).any()
 
 
 def test_any_length_and_gradients_reach_mean_and_covariance(vae):
@@ -218,7 +218,7 @@ def test_a_short_training_lowers_the_loss():
 
 def test_home_is_the_mean_pose_and_open_eyes():
     x = torch.randn(101, 14)
-    around, home = gpvae.at_home(x)
+    around, home = gpvae.centred(x)
     torch.testing.assert_close(around + home, x)
     torch.testing.assert_close(around[:, :6].mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     assert ((around[:, 6:] > 0).sum(0) == 50).all()

@@ -3,13 +3,14 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from dfa import media
 from dfa.method.face import FOCAL, MP_68, FaceModel
-from dfa.report import figures
+from dfa.report import figures, provenance
 
 
 @pytest.fixture
@@ -137,3 +138,44 @@ def test_layers_are_read_off_the_modules():
     ]
     assert "3→11→5" in figures.layers(Net(11))  # another model, another figure
     assert figures.layers(nn.Sequential(nn.Linear(2, 3))).startswith("Sequential: Linear 2→3\n")
+
+
+def test_a_grid_shows_each_frame_pixel_by_pixel():
+    """Frames of `side` pixels come out of the canvas as they went in; smaller ones enlarged."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    for enlarged, side in ((1, 16), (2, 40)):
+        fig = figures.frame_grid([frames[:2], frames[2:]], ["a", "b"], ["c", "d"], side=side)
+        fig.set_dpi(provenance.DPI)
+        fig.canvas.draw()
+        drawn = np.asarray(fig.canvas.buffer_rgba())[..., :3]
+        for ax, frame in zip(fig.axes, frames, strict=True):
+            box = ax.get_window_extent()
+            assert (box.width, box.height) == pytest.approx((16 * enlarged,) * 2)
+            x, y = round(box.x0), len(drawn) - round(box.y1)
+            shown = drawn[y:, x:][: 16 * enlarged : enlarged, : 16 * enlarged : enlarged]
+            inner = slice(2, -2)  # within the frame's line
+            assert np.abs(shown.astype(int) - frame)[inner, inner].max() <= 2
+        plt.close(fig)
+
+
+def test_a_grid_of_large_frames_is_no_larger():
+    frame = np.zeros((64, 32, 3), np.uint8)
+    fig = figures.frame_grid([[frame] * 3] * 2, titles=["a", "b", "c", "d", "e", "f"], side=16)
+    sizes = [ax.get_window_extent().size / fig.dpi * provenance.DPI for ax in fig.axes]
+    assert np.allclose(sizes, (16, 32))
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "c", "d", "e", "f"]
+    fig.canvas.draw()
+    boxes = [ax.get_tightbbox() for ax in fig.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(fig)
+
+
+def test_training_curves_stand_in_two_rows():
+    lines = [dict(method="A", part=p, testset="x", step=k, objective=1 / (k + 1))
+             for p in "abcde" for k in range(3)]  # fmt: skip
+    fig = figures.training_curves(pd.DataFrame(lines))
+    fig.canvas.draw()
+    rows = {round(ax.get_window_extent().y0) for ax in fig.axes}
+    assert (len(fig.axes), len(rows)) == (5, 2)
+    assert [bool(ax.get_ylabel()) for ax in fig.axes] == [True, False, False, True, False]
+    plt.close(fig)

@@ -28,9 +28,8 @@ def test_wav2lip_reads_as_in_table_1(fitted):
 
 def test_mouth_and_chin_lie_in_the_hidden_part_and_the_nose_does_not():
     points = Faces(speaker(60, 128)).points * 64
-    inside = (
-        wav2lip.mouth_mask(64).bool().numpy()[points[..., 1].astype(int), points[..., 0].astype(int)]
-    )
+    x, y = points.astype(int).transpose(2, 0, 1)
+    inside = wav2lip.mouth_mask(64).bool().numpy()[y, x]
     assert inside[:, 48:].all() and inside[:, 5:12].all()
     assert not inside[:, 17:31].any()
 

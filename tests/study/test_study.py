@@ -120,7 +120,7 @@ def test_a_full_disk_loses_no_answer_that_was_kept(store):
 
 def test_what_is_no_database_is_an_error(tmp_path, clips):
     (tmp_path / "x.sqlite").write_text("these are notes, and not a database" * 99)
-    with pytest.raises(media.InputError, match="cannot keep ratings"):
+    with pytest.raises(media.InputError, match="cannot store ratings"):
         study.Store(tmp_path / "x.sqlite", clips)
 
 
@@ -315,10 +315,10 @@ def test_rate_close_resume_export(browser, served, tmp_path):
     page.on("requestfailed", lambda r: r.failure == "csp" and asked.discard(r.url))
     page.goto(address)
     page.get_by_placeholder("your code").fill("0000")
-    page.get_by_role("button", name="Go on").click()
-    page.get_by_text("Nobody has this code").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_text("This code is unknown").wait_for(timeout=60_000)
     page.get_by_placeholder("your code").fill(code)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     page.get_by_text("Video 2 of 4").wait_for()
     rate_one(page, (5, 4, 3, 2))
     rate_one(page, (2, 2, 2, 2))
@@ -354,7 +354,7 @@ def test_the_page_has_the_page_cells_alone(tmp_path, monkeypatch):
     cells = json.loads(Path(page("smoke")).read_text())["cells"]
     text = ["".join(cell["source"]) for cell in cells]
     assert all(cell["cell_type"] == "code" for cell in cells)
-    assert text[0].endswith('profile = "smoke"') and "Page(store)" in text[-1]
+    assert text[0].endswith('profile = "smoke"') and "study.Page(store)" in text[-1]
     assert not any("run." in cell or "save_" in cell for cell in text), "nothing is measured there"
     light = "import sys; from dfa import study; from dfa.report import provenance;"
     light += "print('torch' in sys.modules)"
