@@ -311,7 +311,7 @@ def test_keys_of_the_package_follow_what_decides(keys):
     plain = keys()
     said = keys(
         sync=[("negative = torch.cat([own, other])", "negative = torch.cat([own, other])  # x"),
-              ('"""L_con of eq. 3 over', '"""Another docstring of eq. 3, over')],
+              ('"""L_con of eq. 3, a', '"""Another docstring of eq. 3, a')],
         audio=[("HOP = SAMPLE_RATE // 100  #", "HOP = SAMPLE_RATE // 100  # another comment,")],
     )  # fmt: skip
     assert said == plain
