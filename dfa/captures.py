@@ -19,8 +19,6 @@ FOLDER = Path(__file__).parent / "data" / "captures"
 SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # language -> subject whose voice speaks it
 SAMPLES = "sample captures, synthetic actors"  # what was measured, in words
 RATED = 6  # seconds of each video that people rate (`dfa.study`)
-VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
-HELD = 0.12  # seconds; a longer vowel counts as held
 
 
 def path(name: str) -> Path:
@@ -82,17 +80,3 @@ def truth(name: str) -> dict[str, np.ndarray]:
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)
-
-
-def quiet_and_held(name: str, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the first T frames are silent, and which are in a held vowel: (T,) bool each.
-
-    Silent frames are at least two frames from any phoneme.
-    """
-    actor = truth(name)
-    quiet, held = np.ones(T, bool), np.zeros(T, bool)
-    for (start, end), phone in zip(actor["phonemes"] * FPS, actor["phoneme_names"], strict=True):
-        quiet[max(0, int(start) - 2) : int(np.ceil(end)) + 2] = False
-        if end - start >= HELD * FPS and VOWELS & set(str(phone)):
-            held[int(np.ceil(start)) : int(end)] = True
-    return quiet, held

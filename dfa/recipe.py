@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 PACKAGE = __package__
@@ -219,8 +218,4 @@ def _constant(value: object, todo: list) -> str | None:
             else:
                 texts.append(_constant(part, todo) or type(part).__name__)
         return f"{type(value).__name__}{texts}"
-    if isinstance(value, Recipe):
-        return repr(value)
-    if isinstance(value, torch.dtype | torch.device):
-        return repr(value)
-    return None
+    return repr(value) if isinstance(value, Recipe) else None

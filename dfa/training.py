@@ -187,9 +187,6 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["dfa"])
 
 
-# --- one step -----------------------------------------------------------------------------------
-
-
 def scheduled(rate: float, recipe: Recipe, step: int) -> float:
     """Learning rate of a step: cosine from `rate` to 2 % of it, linear rise in the warm-up."""
     cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
@@ -224,9 +221,6 @@ def random_windows(
         i = int(torch.randint(len(sequences), (), generator=g))
         first = int(torch.randint(max(len(sequences[i]) - length, 0) + 1, (), generator=g))
         yield i, first
-
-
-# --- the loop -----------------------------------------------------------------------------------
 
 
 @dataclass

@@ -18,12 +18,13 @@ FILES = {
 # command line's) and for type checkers are apart.
 FLOORS = [
     {"media", "paper", "recipe"},
-    {"machine", "captures", "training", "recording"},
+    {"captures", "training", "recording"},
     {"profiles"},
     {"method"},
     {"datasets", "studio"},
     {"evaluation"},
-    {"rivals", "report", "study"},
+    {"rivals", "report"},
+    {"study"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import captures
-from ..machine import device_name
 from ..media import InputError
 from ..method.field import Field, decibels, render
 from ..method.field_training import FIELDS, FieldRecipe, train_field
@@ -313,7 +312,6 @@ def bench(
                 arguments = kind, data, p, paper_seconds, device, peak
                 found[name][kind] = in_own_process(threads, measure, *arguments)
     return {
-        "device": f"{device_name(str(pick_device(device)))}, {threads} thread{'s' * (threads > 1)}",
         "peak_gflops": peak / 1e9,
         "threads": threads,
         "data": captures.SAMPLES,

@@ -1,12 +1,17 @@
-"""How accurate the tracker is: its attributes compared with the known truth of a sample capture."""
+"""The known truth of the sample captures: how accurate the tracker is, and when nobody speaks."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from .. import captures
+from ..media import FPS
 from .motion import blink_matches, blink_onsets, blink_threshold
 from .statistics import clips, estimate
+
+VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
+HELD = 0.12  # seconds; a longer vowel counts as held
 
 
 def tracking_errors(
@@ -63,3 +68,17 @@ def tracking_errors(
     corr = float(np.corrcoef(opening, jaw)[0, 1])
     rows.append(dict(metric="mouth_corr", value=corr, ci_low=low, ci_high=high, n=len(pairs)))
     return pd.DataFrame(rows)
+
+
+def quiet_and_held(name: str, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the first T frames are silent, and which are in a held vowel: (T,) bool each.
+
+    Silent frames are at least two frames from any phoneme.
+    """
+    actor = captures.truth(name)
+    quiet, held = np.ones(T, bool), np.zeros(T, bool)
+    for (start, end), phone in zip(actor["phonemes"] * FPS, actor["phoneme_names"], strict=True):
+        quiet[max(0, int(start) - 2) : int(np.ceil(end)) + 2] = False
+        if end - start >= HELD * FPS and VOWELS & set(str(phone)):
+            held[int(np.ceil(start)) : int(end)] = True
+    return quiet, held

@@ -36,9 +36,6 @@ WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on captures.
 STAGES = ("disentangle", "sync", "gpvae", "cme")  # file names of a corpus, in order of training
 
 
-# --- trained on many people ----------------------------------------------------------------------
-
-
 class Codes(NamedTuple):
     """Codes of a recording of T frames. f_a and cond are None before E_a is trained."""
 
@@ -114,9 +111,6 @@ def ship(runs: str | Path) -> None:
     for name in STAGES:
         with atomic(WEIGHTS / f"{name}.safetensors") as part:
             shutil.copyfile(Path(runs) / f"{name}.safetensors", part)
-
-
-# --- trained on one person -----------------------------------------------------------------------
 
 
 def fit_motion(

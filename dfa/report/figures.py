@@ -17,10 +17,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
 
-from .. import machine
 from ..media import write_video
 from ..method.disentangle import EYE_POINTS, MOUTH_POINTS
 from ..method.face import INNER_LIPS, LINES, FaceModel, expression, pose, project
+from . import machine
 from .provenance import DPI
 
 MOUTH, EYES = "#c2453b", "#1f6f8b"

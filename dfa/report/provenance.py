@@ -27,8 +27,8 @@ import pandas as pd
 
 from .. import __version__
 from ..captures import SAMPLES
-from ..machine import commit_of, device_name, root
 from ..media import atomic, sha256
+from .machine import commit_of, device_name, root
 
 if TYPE_CHECKING:
     from IPython.display import HTML

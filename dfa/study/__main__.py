@@ -6,8 +6,8 @@ import json
 import os
 import sys
 
-from ..machine import root
 from ..media import InputError, atomic
+from ..report.machine import root
 
 
 def page(profile: str) -> str:

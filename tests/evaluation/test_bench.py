@@ -9,7 +9,7 @@ import torch
 from conftest import conditions
 
 from dfa.cli import main
-from dfa.commands import bench_table
+from dfa.commands.bench import bench_table
 from dfa.evaluation import bench
 from dfa.method import field_training, mlp_field
 from dfa.method.field import DIM_C

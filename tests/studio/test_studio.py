@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dfa import captures, studio
+from dfa.evaluation import tracker
 from dfa.media import FPS, SAMPLE_RATE, InputError, iter_frames, read_audio
 
 pytest.importorskip("espeakng_loader")
@@ -77,7 +78,7 @@ def test_stops_are_where_the_sound_is_quiet(name):
     audio, truth = read_audio(captures.path(name)), captures.truth(name)
     phones = [(level(audio, *t), p) for t, p in zip(*phonemes(truth), strict=True)]
     stops = [x for x, p in phones if p in ("p", "t", "k")]
-    vowels = [x for x, p in phones if set(p) & captures.VOWELS]
+    vowels = [x for x, p in phones if set(p) & tracker.VOWELS]
     assert np.median(stops) < 0.4 * np.median(vowels)
 
 
@@ -107,7 +108,7 @@ def test_a_flite_voice_sounds_where_its_phones_are_and_hardly_between(name):
         assert all(end > start for start, end, _ in said.phones)
         gaps = [(a[1], b[0]) for a, b in zip(said.phones, said.phones[1:], strict=False)]
         pauses += [level(said.audio, a + 0.03, b - 0.03) for a, b in gaps if b - a > 0.08]
-        vowels += [level(said.audio, a, b) for a, b, p in said.phones if set(p) & captures.VOWELS]
+        vowels += [level(said.audio, a, b) for a, b, p in said.phones if set(p) & tracker.VOWELS]
     assert pauses and max(pauses) < 0.1 * np.median(vowels)
 
 

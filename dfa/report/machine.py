@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from .media import InputError
+from ..media import InputError
 
 
 def attended() -> bool:

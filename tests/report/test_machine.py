@@ -2,8 +2,8 @@
 
 import pytest
 
-from dfa import machine
 from dfa.media import InputError
+from dfa.report import machine
 
 
 def test_root_from_the_top_and_from_notebooks(tmp_path, monkeypatch):

@@ -1,0 +1,37 @@
+"""The commands of `dfa`, a file each: `TEXT`, `arguments` and `run`.
+
+An error that the user can correct is an InputError: one line that says how.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..media import InputError
+
+SETTINGS = ("smoke", "quick", "full")  # profiles
+
+
+@contextmanager
+def images_of(folder: str) -> Iterator[Path]:
+    """A temporary video of the images in a dataset folder. Errors name the folder."""
+    from ..datasets.adnerf import as_video
+
+    with tempfile.TemporaryDirectory() as scratch:
+        video = as_video(folder, Path(scratch) / "images.mkv")
+        try:
+            yield video
+        except InputError as error:
+            raise InputError(str(error).replace(str(video), folder)) from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON file. Raises InputError if it cannot be written."""
+    from ..media import atomic
+
+    with atomic(path) as tmp:
+        Path(tmp).write_text(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,32 @@
+"""`dfa captures`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..media import InputError
+
+TEXT = "Make the sample captures of synthetic actors again."
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    """Its options."""
+    p.add_argument("names", nargs="*", help="for example subject_a corpus_03; by default all")
+    p.add_argument("-o", "--output", default="captures", help="folder to write to")
+    p.add_argument("--seconds", type=float, help="make only this much of the beginning")
+
+
+def run(args: argparse.Namespace) -> None:
+    """`dfa captures`: make the sample captures again."""
+    from ..captures import NAMES
+
+    unknown = set(args.names) - set(NAMES)
+    if unknown:
+        raise InputError(
+            f"no capture called {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}"
+        )
+    from ..studio import make
+
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    make(args.names or NAMES, Path(args.output), seconds=args.seconds)

@@ -1,0 +1,97 @@
+"""`dfa fit`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..media import FPS, InputError, check_output
+from . import SETTINGS, images_of, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TEXT = "Train a talking head of the person in a video. A stopped run continues."
+SHORT = 30.0  # seconds; a shorter video gives a poor model
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    """Its options."""
+    p.add_argument(
+        "video",
+        help="a video with one face and its voice, at least 30 s is advised; or a dataset folder"
+        " of the AD-NeRF family with its aud.wav",
+    )
+    p.add_argument("-o", "--output", required=True, help="folder for the model")
+    p.add_argument("--profile", default="quick", choices=SETTINGS, help="settings")
+    p.add_argument(
+        "--steps", type=int, help="training steps of the field, by default the profile's"
+    )
+    p.add_argument("--size", type=int, help="frame side in pixels, even; by default the profile's")
+    p.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda, to train the field")
+
+
+def run(args: argparse.Namespace) -> None:
+    """`dfa fit`: train a talking head on a video or a dataset folder."""
+    from ..datasets.adnerf import is_adnerf, read_sound
+    from ..media import read_voice
+
+    out = Path(args.output)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give -o a folder for the model")
+    check_output(out / "model.json" if out.is_dir() else out)
+    if not Path(args.video).is_dir():
+        return fit_video(args, args.video, read_voice(args.video))
+    if not is_adnerf(args.video):
+        raise InputError(
+            f"{args.video} is a folder, but not a dataset of the AD-NeRF family: give one video"
+            " of one person"
+        )
+    audio = read_sound(args.video)
+    with images_of(args.video) as video:
+        fit_video(args, video, audio)
+
+
+def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
+    """Train a talking head on a video with the audio (n,), 16 kHz, and write its model.json."""
+    import torch
+
+    from .. import __version__
+    from ..method.talking_head import fit
+    from ..method.tracking import tracked
+    from ..profiles import profile
+    from ..recording import Recording
+    from ..training import metadata, pick_device, rank_and_world, rank_zero_first, say
+
+    out, p = Path(args.output), profile(args.profile)
+    p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
+    if p.size < 32 or p.size % 2:
+        raise InputError("--size must be an even number of pixels, at least 32")
+    out.mkdir(parents=True, exist_ok=True)
+    say("tracking")
+    with rank_zero_first(pick_device(args.device)):
+        attributes = tracked(video, out / "attributes.npz")
+    T = len(attributes)
+    warnings = [f"made from {T / FPS:.1f} s of video"]
+    if T / FPS < SHORT:
+        warnings[0] += (
+            f" (at least {SHORT:.0f} s is advised): few sounds, poses and blinks. Expect lips that"
+            " barely move with new audio, blur and wrong colours at new poses, and eyes that may"
+            " not close"
+        )
+        say(f"warning: {warnings[0]}", file=sys.stderr)
+    recording = Recording.load(Path(video).stem, video, attributes, p.size, audio)
+    fit(recording, p, out, seed=args.seed, device=args.device)
+    psnr = metadata(out / "field.safetensors")["history"][-1]["psnr"]
+    model = dict(
+        dfa=__version__, torch=torch.__version__, size=p.size, seed=args.seed, frames=T,
+        steps=p.field_steps, warnings=warnings, training_psnr=psnr, video=Path(args.video).name,
+    )  # fmt: skip
+    if rank_and_world()[0] == 0:
+        write_json(out / "model.json", model)
+    say(f"{out}: {p.size}x{p.size}, training PSNR {psnr:.1f} dB. To render speech:")
+    say(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")
