@@ -198,7 +198,7 @@ def test_bench_measures_both_fields_alike(tiny, capsys, monkeypatch):
         share = found["flops_step"] / found["step_s"] / result["peak_gflops"] / 1e9
         assert found["peak_share"] == pytest.approx(share)
     assert result["speedup"]["fps_128"] > 0
-    shown = bench_table(result)
+    shown = bench_table({"device": "this machine", **result})
     assert "synthetic actors" in shown and "frames/s, 256x256" in shown
     assert all(len(line) <= 120 for line in shown.splitlines()[2:])
 
@@ -249,12 +249,14 @@ def test_in_own_process(capfd):
 
 def test_command(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dfa.profiles.profile", lambda name: tiny)
-    result = {"fields": {}}
+    result = {"threads": 2, "fields": {}}
     asked = []
     monkeypatch.setattr(bench, "bench", lambda *a: asked.append(a) or result)
     out = tmp_path / "bench.json"
     assert main(["bench", "--json", "--subject", "subject_a", "-o", str(out)]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == result
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(out.read_text())
+    assert printed.pop("device").endswith(", 2 threads") and printed == result
     assert asked == [(tiny, ["subject_a"], 300.0, None, "auto")]
     assert main(["bench", "--json", "--threads", "2", "--paper-seconds", "5"]) == 0
     assert asked[1] == (tiny, tiny.test, 5.0, 2, "auto")
