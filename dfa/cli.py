@@ -25,7 +25,10 @@ EXTRAS = {
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default value to the help text of each option."""
+    """Adds the default value to the help text of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parser() -> argparse.ArgumentParser:

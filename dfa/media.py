@@ -167,6 +167,8 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
         # An absolute path: FFmpeg takes a colon in a relative name for a protocol.
         with av.open(str(path.absolute())) as container:
             yield container
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
             f"{path} cannot be decoded (not a media file, or cut short): "

@@ -35,9 +35,14 @@ PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """Device by name. "auto": CUDA if available, else CPU. "cuda": the GPU of this process."""
+    """Device by name. "auto": CUDA if available, else CPU. "cuda": the GPU of this process.
+
+    Raises InputError if there is none.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device: choose --device cpu")
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     return torch.device(device)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..media import InputError
 
 SETTINGS = ("smoke", "quick", "full")  # profiles
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @contextmanager

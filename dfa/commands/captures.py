@@ -28,5 +28,9 @@ def run(args: argparse.Namespace) -> None:
         )
     from ..studio import make
 
-    Path(args.output).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(args.output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot make the folder {args.output}: {error.strerror}"
+        raise InputError(f"{what}; choose another") from error
     make(args.names or NAMES, Path(args.output), seconds=args.seconds)

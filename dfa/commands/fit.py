@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..media import FPS, InputError, check_output
-from . import SETTINGS, images_of, write_json
+from . import DEVICES, SETTINGS, images_of, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--size", type=int, help="frame side in pixels, even; by default the profile's")
     p.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
-    p.add_argument("--device", default="auto", help="auto, cpu or cuda, to train the field")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="device that trains the field")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,12 +68,18 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     from ..training import metadata, pick_device, rank_and_world, rank_zero_first, say
 
     out, p = Path(args.output), profile(args.profile)
-    p = replace(p, size=args.size or p.size, field_steps=args.steps or p.field_steps)
+    if args.size is not None:
+        p = replace(p, size=args.size)
+    if args.steps is not None:
+        p = replace(p, field_steps=args.steps)
+    if p.field_steps < 1:
+        raise InputError("--steps must be 1 or more")
     if p.size < 32 or p.size % 2:
         raise InputError("--size must be an even number of pixels, at least 32")
+    device = pick_device(args.device)
     out.mkdir(parents=True, exist_ok=True)
     say("tracking")
-    with rank_zero_first(pick_device(args.device)):
+    with rank_zero_first(device):
         attributes = tracked(video, out / "attributes.npz")
     T = len(attributes)
     warnings = [f"made from {T / FPS:.1f} s of video"]

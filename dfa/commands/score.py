@@ -44,6 +44,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """`dfa score`: print the metrics of section 4.1 for a video."""
     from ..evaluation.expert import load_expert
+    from ..evaluation.metrics import METRICS
     from ..evaluation.protocol import score
     from ..evaluation.syncnet import load_syncnet
 
@@ -64,14 +65,8 @@ def run(args: argparse.Namespace) -> None:
             scores[metric]["expert"] = judge
         print(json.dumps(scores))
         return
-    units = dict(
-        psnr="dB",
-        ssim="",
-        lmd="px of 256",
-        sync=judge,
-        sync_video=f"{judge}, one offset for all: compare with papers",
-        blinks_per_s="1/s",
-    )
+    units = {name: metric.unit for name, metric in METRICS.items()}
+    units |= dict(sync=judge, sync_video=f"{judge}, one offset for all: compare with papers")
     for r in rows.itertuples():
         print(
             f"{r.metric:13s} {r.value:8.3f}  95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]"

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"{folder} has no finished model: make one with `dfa fit VIDEO -o {folder}`"
         )
-    if args.size and (args.size < 32 or args.size % 2):
+    if args.size is not None and (args.size < 32 or args.size % 2):
         raise InputError("--size must be an even number of pixels, at least 32")
     check_output(args.output)
     audio = read_voice(args.audio)
@@ -50,8 +50,12 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"{args.audio} lasts {len(audio) / SAMPLE_RATE:.2f} s: give at least 0.5 s of speech"
         )
-    model = json.loads((folder / "model.json").read_text())
-    for warning in model["warnings"]:
+    try:
+        warnings = json.loads((folder / "model.json").read_text())["warnings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{folder / 'model.json'} cannot be read"
+        raise InputError(f"{what}: make the model again with `dfa fit`") from error
+    for warning in warnings:
         print(f"note: the model was {warning}", file=sys.stderr, flush=True)
     subject = Subject.load(folder)
     personal = None

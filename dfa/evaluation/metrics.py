@@ -54,29 +54,33 @@ class Metric:
         digits: decimals, as in the paper; None prints three significant digits.
         of: computes it, one value for each clip of a video; None if a notebook computes it.
         needs: the attributes of `MeasuredVideo` that must not be None.
+        unit: as `dfa score` prints it.
     """
 
     label: str
     digits: int | None = None
     of: Callable[[MeasuredVideo], Sequence[float]] | None = None
     needs: tuple[str, ...] = ()
+    unit: str = ""
 
 
 METRICS = {
     "psnr": Metric(
-        "PSNR ↑", 2, lambda v: means(psnr(v.frames, v.reference)), ("reference",)
+        "PSNR ↑", 2, lambda v: means(psnr(v.frames, v.reference)), ("reference",), "dB"
     ),
     "ssim": Metric(
         "SSIM ↑", 3, lambda v: means(ssim(v.frames, v.reference)), ("reference",)
     ),
     "lmd": Metric(
         "LMD ↓", 2, lambda v: finite_means(lmd(v.points, v.reference_points)),
-        ("reference_points",),
+        ("reference_points",), "px of 256",
     ),
     "sync": Metric(
         "Sync ↑", 2, lambda v: [confidence(c)[0] for c in clips(v.distances)], ("distances",)
     ),
-    "blinks_per_s": Metric("Blinks/s", 2, lambda v: blink_rates(v.ear, closed_below(v))),
+    "blinks_per_s": Metric(
+        "Blinks/s", 2, lambda v: blink_rates(v.ear, closed_below(v)), unit="1/s"
+    ),
     "d_rot": Metric("D-Rot % ↓", 2),
     "d_pos": Metric("D-Pos % ↓", 2),
     "d_rot_deg": Metric("D-Rot ° ↓", 2),

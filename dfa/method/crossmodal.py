@@ -108,7 +108,8 @@ class CrossModalEncoder(nn.Module):
     def loss(
         self, vae: AttributeVAE, x: Tensor, f_a: Tensor | None, tau: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """L_CME (eq. 9) for two samples of the future, as CRPS, plus KL(q_φ(z | h) || N(μ', K')).
+        """In place of L_CME (eq. 9): CRPS of two samples of the future poses, and of their
+        velocities, plus KL(q_φ(z | h) || N(μ', K')), which covers the eyes too.
 
         x: (B, T, d), f_a: (B, T, 64) or None. Returns the loss and its parts.
 

@@ -1,8 +1,9 @@
 """A radiance field (eq. 10) that is a thousand times faster than the MLP of the paper.
 
-It keeps eq. 10 and volume rendering, but density is a 3-D grid and colour features are a plane in
+It keeps x, f_c and volume rendering, but density is a 3-D grid and colour features are a plane in
 front of the face. A few samples near the surface are enough. Features are composited along each ray
-at half the resolution; three small convolutions decode them to colours.
+at half the resolution; three small convolutions decode them to colours. d := h of eq. 10 enters
+there, after compositing: neither σ nor the features depend on it.
 """
 
 from __future__ import annotations
@@ -162,6 +163,7 @@ class FastField(Field):
         return F.softplus(s.view(B, M, K)) * 60 * (x.detach().abs().amax(-1) < 1)
 
     def forward(self, x: Tensor, conditioning: FastConditioning) -> tuple[Radiance, Tensor]:
+        """c and σ (eq. 10) at points (B, M, K, 3); returns as `Field.forward`."""
         B, M = x.shape[:2]
 
         def radiance(w: Tensor) -> Tensor:
@@ -237,6 +239,8 @@ class FastField(Field):
     def loss(
         self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
+        """L_photo (eq. 11) on whole frames, plus 0.3 of the same for the composited colours, at
+        half the resolution."""
         conditioning = self.condition(cond)
         bounds = self.bounds(conditioning, int(self.size) // 2)
         f = self.composite(conditioning, bounds, generator=generator)

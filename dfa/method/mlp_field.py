@@ -78,6 +78,7 @@ class PaperField(Field):
         return PaperConditioning(cond[:, :6], torso_input, d, torch.cat([f_a, self.eyes(f_e)], 1))
 
     def forward(self, x: Tensor, conditioning: PaperConditioning) -> tuple[Radiance, Tensor]:
+        """F_θ (eq. 10) at points (B, M, K, 3); returns as `Field.forward`."""
         shape = x.shape[:-1]
         each = lambda v: v[:, None, None].expand(*shape, -1)  # noqa: E731, one copy per sample
         query = torch.cat([positional_encoding(x, 10), each(conditioning.f_c)], -1)
@@ -109,6 +110,7 @@ class PaperField(Field):
     def loss(
         self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
+        """L_photo (eq. 11) on random pixels."""
         S = frames.shape[-1]
         index = torch.randperm(S * S, generator=generator)[: self.RAYS].to(cond.device)
         pixel = lambda t: t.flatten(2)[:, :, index].transpose(1, 2)  # noqa: E731

@@ -73,6 +73,7 @@ class Run:
         (self.folder / "tables").mkdir(parents=True, exist_ok=True)
         self.footer = f"profile {profile} · {data} · dfa {__version__}"
         self._began = time.monotonic()
+        self._saved: dict[str, list[Path]] = {}  # id -> files
         seeds = [seed] if isinstance(seed, int) else list(seed)
         commit, dirty = commit_of(self.root)
         self._entry = {
@@ -178,6 +179,8 @@ class Run:
         self._record(id, paper, [path])
 
     def _record(self, id: str, paper: str | None, outputs: list[Path]) -> None:
+        if self._saved.setdefault(id, outputs) != outputs:
+            raise ValueError(f"{id} names another artifact of this run: give each an id of its own")
         entry = {"id": id, "paper": paper, "cell": _cell(), **self._entry}
         entry["outputs"] = self._hashes(outputs)
         entry["wall_s"] = round(time.monotonic() - self._began, 1)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,12 @@ def test_an_equation_is_named_where_it_stands(equation, name):
     where = inspect.unwrap(getattr(found, "__func__", found)).__module__
     assert where == f"dfa.method.{name.partition('.')[0]}", "where it is defined"
     assert equation in named(inspect.getdoc(found) or "")
+
+
+def test_the_readme_has_the_same_index():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    for number, names in EQUATIONS.items():
+        (row,) = (line for line in readme.splitlines() if line.startswith(f"| {number} | "))
+        for name in names:
+            module, _, rest = name.partition(".")
+            assert f"`{module}.py`" in row and f"`{rest}`" in row, f"eq. {number}: {name}"
