@@ -31,9 +31,6 @@ class InputError(Exception):
     """An error that the user can correct; the message is one line that says how."""
 
 
-# ------------------------------------------------------------------------------------ writing
-
-
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: renamed to `path` on success, removed on failure.
@@ -150,9 +147,6 @@ def write_audio(path: str | Path, audio: np.ndarray) -> None:
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(pcm.tobytes())
-
-
-# ------------------------------------------------------------------------------------ reading
 
 
 @contextmanager

@@ -77,9 +77,6 @@ def key(
     return digest(numbers, data, start, source)
 
 
-# --- source, normalised -------------------------------------------------------------------------
-
-
 def code_of(*roots: object) -> list[str]:
     """Source of functions and classes, and of all names of this package in them, sorted.
 

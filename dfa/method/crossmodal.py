@@ -16,6 +16,7 @@ from ..media import InputError
 from ..recipe import Recipe, digest
 from ..training import random_windows, train
 from .gpvae import (
+    BOP,
     JITTER,
     NETS,
     POSE,
@@ -28,7 +29,6 @@ from .gpvae import (
     rice_length,
 )
 
-BOP = 25  # τ, frames of the beginning of pose
 UNSURE = 0.02  # variance of the error of f_h, the code of the beginning of pose
 SMOOTH = 1e-4  # jitter of generated paths: JITTER models the tracker's noise, not motion
 DOUBT = 10 * 25  # pseudo-count, frames, of the blink rate of the corpus
@@ -100,7 +100,7 @@ class CrossModalEncoder(nn.Module):
         if not vae.gp:
             return shift, s, None
         W, L = conditional or self.conditional(T, tau)
-        # The shift is zero up to the end of the beginning: no step there.
+        # The shift is zero in the first τ frames and grows after them, so there is no jump.
         t = torch.arange(T, device=shift.device)[:, None] - (tau - 1)
         shift = shift * (1 - torch.exp(-t.clamp_min(0) / 5.0))
         return torch.einsum("dts,bsd->btd", W, f_h) + shift, s, L
@@ -148,9 +148,6 @@ class CrossModalEncoder(nn.Module):
         T = sum(map(len, xs))
         corpus_rate = rice_length(1.0) / float(vae.length_scales[0])  # per frame
         self.blink_length.fill_(rice_length((vae.blinks(xs) + corpus_rate * DOUBT) / (T + DOUBT)))
-
-
-# -------------------------------------------------------------------------------- generation
 
 
 def deviation(s: Tensor, L: Tensor | None, eps: Tensor) -> Tensor:

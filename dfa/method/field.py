@@ -79,6 +79,7 @@ class Field(nn.Module, ABC):
     """
 
     DEPTH = (-0.20, 0.20)  # metres; front and back of the box that holds head, hair and shoulders
+    NECK = 0.14  # metres below the eyes: where head turns into torso
     SHARPNESS = 50.0  # 1/m; the blend from head to torso takes about 4 cm of neck
     frames_per_step, warmup = 4, 50  # frames, and steps with a rising learning rate
 
@@ -140,7 +141,7 @@ class Field(nn.Module, ABC):
         R_torso = R0 @ euler_to_matrix(motion[:, :3])
         head = transform(R, (t[:, None] @ R)[:, 0])  # (B, M, K, 3)
         torso = transform(R_torso, t0 @ R_torso + motion[:, 3:])
-        neck = ((0.14 - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
+        neck = ((self.NECK - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
         w = torch.sigmoid((neck[0] - torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
         return torch.lerp(torso, head, w)
 
@@ -183,9 +184,6 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self) -> list[dict]:
         """Parameter groups of Adam, each with its learning rate `lr`."""
-
-
-# --- rendering -----------------------------------------------------------------------------------
 
 
 def march(

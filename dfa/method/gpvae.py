@@ -26,6 +26,7 @@ from ..recipe import Recipe, digest
 from ..training import random_windows, train
 
 POSE = 6  # number of channels of h, the first channels of x; the others are f_e
+BOP = 25  # frames of the beginning of pose, τ
 WINDOW = 100  # frames per training window, T
 JITTER = 1e-2  # variance of the white noise in each kernel: keeps it positive definite
 KAPPA = 20.0  # κ, slope of tanh(κ z_0): how sharp a zero crossing is
@@ -35,8 +36,6 @@ VARIANTS = {  # row of table 4: (network, with a Gaussian process)
     "Trans VAE": ("transformer", False),
     "Trans GP-VAE": ("transformer", True),
 }
-
-# ------------------------------------------------------------------------- Gaussians in time
 
 
 def cauchy(lag, length_scale, variance=1.0):
@@ -125,9 +124,6 @@ def gaussian_kl(
     return logdet + 0.5 * (trace + (white * delta).sum(2) - T)  # eq. 8
 
 
-# --------------------------------------------------------------------------------- networks
-
-
 class Block(nn.Module):
     """A Transformer block whose attention has a learned bias for each time lag."""
 
@@ -207,8 +203,6 @@ class MLP(nn.Module):
 
 
 NETS = {"mlp": MLP, "lstm": LSTM, "transformer": Transformer}
-
-# ------------------------------------------------------------------------------------ the VAE
 
 
 class AttributeVAE(nn.Module):
@@ -328,8 +322,8 @@ class AttributeVAE(nn.Module):
         x: (B, T, d). Returns the loss and its parts. A quarter of the batches is cut to a random
         length, because E_h must also encode a short beginning of pose.
         """
-        if torch.rand((), generator=generator) < 0.25 and x.shape[1] > 26:
-            x = x[:, : int(torch.randint(25, x.shape[1], (), generator=generator))]
+        if torch.rand((), generator=generator) < 0.25 and x.shape[1] > BOP + 1:
+            x = x[:, : int(torch.randint(BOP, x.shape[1], (), generator=generator))]
         mean, sigma, P = self.encode(x)
         z, crossings = posterior_sample(mean, sigma, P, generator), 0.0
         if self.gp:

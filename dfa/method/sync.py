@@ -69,7 +69,8 @@ class SyncModel(nn.Module):
     def mouth(self, f_m: Tensor) -> Tensor:
         """E_m: mouth codes (B, T, 32) of B clips -> (B, T, 64) in the space of f_a.
 
-        The mean of each clip is subtracted, as for audio: audio does not show the mouth at rest.
+        The mean of each clip is subtracted, as for audio: sound says nothing about the shape of a
+        resting mouth.
         """
         return self._unit(self.E_m(((f_m - f_m.mean(1, keepdim=True)) / self.f_m_std).mT))
 

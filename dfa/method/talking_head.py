@@ -87,7 +87,7 @@ class Corpus:
         """Attributes [h ; f_e] (T, 14) of T tracked frames."""
         return torch.cat([torch.from_numpy(attributes.h), self.f_e(attributes)], 1)
 
-    @torch.no_grad()  # what is learnt from may not be an inference tensor
+    @torch.no_grad()  # training cannot use inference tensors
     def codes(self, recording: Recording) -> Codes:
         """All codes of a recording; for a part, those of the whole recording, cut."""
         whole, cut = recording.whole, recording.cut

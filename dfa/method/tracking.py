@@ -42,9 +42,6 @@ CORRELATED, REPEATED = 25.0, 30.0
 POSE_SMOOTHING = 1.0  # frames; standard deviation. Expressions are not smoothed: blinks are short
 
 
-# --------------------------------------------------------------------------------- detection
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence file descriptor 2: the C++ code of mediapipe writes there, not to Python's logs."""
@@ -175,9 +172,6 @@ def _first_frames(path: str | Path, seconds: float | None) -> Iterator[np.ndarra
 
 def _progress(frames: Iterable[np.ndarray], progress: bool, what: str) -> Iterable[np.ndarray]:
     return tqdm(frames, desc=what, unit=" frames", disable=not progress, mininterval=1.0)
-
-
-# --------------------------------------------------------------------------------------- fit
 
 
 class Fit:
