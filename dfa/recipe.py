@@ -1,8 +1,8 @@
 """Identity of a training: its recipe, its data, and the code that determines its weights.
 
 A finished training with the same key is loaded, not repeated. So the key must change with
-everything that can change the weights, and with nothing else: not with comments, docstrings,
-formatting, or the file that holds the code.
+everything that can change the weights, and never with comments, docstrings, formatting, or the file
+that holds the code.
 """
 
 from __future__ import annotations
@@ -10,22 +10,32 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib
 import inspect
 import json
+import numbers
+import re
 import symtable
 import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 PACKAGE = __package__
-# Not in the key, they only run a training. The part of `train` that matters, `update`, is in it.
-NOT_FOLLOWED = {"train", "learn", "digest", "load", "save", "pick_device", "seconds_spent"}
-CONSTANTS = (bool, int, float, complex, str, bytes, type(None), range, slice, np.ndarray, Tensor)
+# They only run a training. What decides weights in `train` is in `begin_step` and `update`.
+NOT_FOLLOWED = {
+    "recipe.digest", "rivals.method.Method.learn",
+    *(f"training.{name}" for name in ("train", "load", "save", "pick_device")),
+}  # fmt: skip
+CONSTANTS = (numbers.Number, np.generic, str, bytes, type(None), range, slice, Enum, re.Pattern,
+             torch.dtype)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ def digest(*things: object) -> str:
             sha.update(f"{thing.shape}{thing.dtype}".encode())
             sha.update(np.ascontiguousarray(thing).tobytes())
         else:
-            sha.update(json.dumps(thing, sort_keys=True, default=str).encode())
+            sha.update(json.dumps(thing, sort_keys=True, default=str).encode() + b"\0")
     return sha.hexdigest()
 
 
@@ -67,14 +77,16 @@ def key(
         uses: networks that the loss uses but does not train: their weights.
         code: more functions and classes: their source.
     """
-    rates = [(group["lr"], sum(p.numel() for p in group["params"])) for group in groups]
+    names = {id(p): (name, p.requires_grad) for name, p in model.named_parameters()}
+    rates = [{**group, "params": [names[id(p)] for p in group["params"]]} for group in groups]
     weights = [m.state_dict() for m in (model, *uses)]
     start = digest(*(x for state in weights for pair in state.items() for x in pair))
+    modes = [(str(m), m.training) for m in uses]
     networks = {type(part) for m in (model, *uses) for part in m.modules()}
     ours = [kind for kind in networks if _is_ours(kind)]
     source = code_of(*ours, *code, _made_in(loss))
-    numbers = [type(recipe).__name__, asdict(recipe), type(model).__name__, rates, seed]
-    return digest(numbers, data, start, source)
+    settings = [type(recipe).__name__, asdict(recipe), type(model).__name__, rates, modes, seed]
+    return digest(settings, data, start, source)
 
 
 def code_of(*roots: object) -> list[str]:
@@ -94,8 +106,9 @@ def code_of(*roots: object) -> list[str]:
         for name, value in _names_in(tree, thing):
             value = _unwrapped(value)
             if _is_ours(value):
+                name = f"{value.__module__}.{value.__qualname__}".removeprefix(f"{PACKAGE}.")
                 # each `_fit_...` of a rival method has a key of its own
-                if value.__name__ not in NOT_FOLLOWED and not value.__name__.startswith("_fit_"):
+                if name not in NOT_FOLLOWED and not value.__name__.startswith("_fit_"):
                     todo.append(value)
             elif (text := _constant(value, todo)) is not None:
                 constants.add(f"{name} = {text}")
@@ -104,8 +117,7 @@ def code_of(*roots: object) -> list[str]:
 
 def _is_ours(value: object) -> bool:
     """Whether `value` is a function or class of this package."""
-    kinds = (types.FunctionType, type)
-    return isinstance(value, kinds) and value.__module__.partition(".")[0] == PACKAGE
+    return isinstance(value, (types.FunctionType, type)) and _in_package(value.__module__)
 
 
 def _unwrapped(value: object) -> object:
@@ -179,12 +191,25 @@ def _names_in(tree: ast.AST, thing: object) -> Iterator[tuple[str, object]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in scope and node.id in taken:
             yield node.id, scope[node.id]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            of = scope.get(node.value.id) if node.value.id in taken else None
-            if isinstance(of, types.ModuleType) and of.__name__.partition(".")[0] == PACKAGE:
-                yield node.attr, getattr(of, node.attr, None)
-            elif node.value.id in ("self", "cls") and hasattr(owner, node.attr):
-                yield node.attr, inspect.getattr_static(owner, node.attr)
+        elif isinstance(node, ast.Attribute):
+            first, *rest = ast.unparse(node).split(".")  # first: no name in `f(x).y`
+            of = scope.get(first) if first in taken else None
+            for name in rest:
+                if not (isinstance(of, types.ModuleType) and _in_package(of.__name__)):
+                    break
+                of = getattr(of, name, None)
+                yield name, of
+            if first in ("self", "cls") and hasattr(owner, rest[0]):
+                yield rest[0], inspect.getattr_static(owner, rest[0])
+        elif isinstance(node, ast.ImportFrom) and (node.level or _in_package(node.module)):
+            above = sys.modules[thing.__module__].__package__
+            module = importlib.import_module("." * node.level + (node.module or ""), above)
+            for alias in node.names:
+                yield alias.name, getattr(module, alias.name, None)
+
+
+def _in_package(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
 
 
 def _globals_of(tree: ast.AST) -> set[str]:
@@ -200,9 +225,10 @@ def _globals_of(tree: ast.AST) -> set[str]:
 
 def _constant(value: object, todo: list) -> str | None:
     """The value of a constant as text, or None. Functions in it are added to `todo`."""
-    if isinstance(value, CONSTANTS):
-        array = isinstance(value, (np.ndarray, Tensor))
-        return digest(value) if array else repr(value)
+    if isinstance(value, (np.ndarray, Tensor)):
+        return digest(value)
+    if isinstance(value, (*CONSTANTS, Recipe)):
+        return repr(value)
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else [*value]
         if isinstance(value, (set, frozenset)):
@@ -215,4 +241,13 @@ def _constant(value: object, todo: list) -> str | None:
             else:
                 texts.append(_constant(part, todo) or type(part).__name__)
         return f"{type(value).__name__}{texts}"
-    return repr(value) if isinstance(value, Recipe) else None
+    if isinstance(value, functools.partial):
+        return _constant((value.func, value.args, value.keywords), todo)
+    if isinstance(value, types.ModuleType):
+        return None if _in_package(value.__name__) else value.__name__
+    if isinstance(value, Path):  # the file's content: where it lies decides nothing
+        return digest(value.name, value.read_bytes().hex() if value.is_file() else None)
+    if type(value).__module__ == "typing" or hasattr(value, "__qualname__"):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+    what = f"a {type(value).__name__} cannot be part of a key"
+    raise TypeError(f"{what}: give `train` its digest as data")

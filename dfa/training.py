@@ -98,8 +98,7 @@ def _fabric(device: torch.device, precision: str | None) -> Fabric:
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             world = rank_and_world()[1]
             if world == 1:
-                devices = [device.index or 0] if device.type == "cuda" else 1
-                layout = {"devices": devices}
+                layout = {"devices": [device.index or 0] if device.type == "cuda" else 1}
             else:
                 here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
                 # Both: a process may train one model on the CPU and the next on its GPU.
@@ -175,11 +174,6 @@ def metadata(path: str | Path) -> dict:
     return _read(path)[1]
 
 
-def seconds_spent(path: str | Path) -> float:
-    """Wall-clock seconds of a finished training; nan if unknown."""
-    return float(metadata(path).get("seconds", "nan"))
-
-
 def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -192,6 +186,14 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["dfa"])
 
 
+def _found(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """`_read`, or nothing if the file is missing or damaged."""
+    try:
+        return _read(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return {}, {}
+
+
 def scheduled(rate: float, recipe: Recipe, step: int) -> float:
     """Learning rate of a step: cosine from `rate` to 2 % of it, linear rise in the warm-up."""
     cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
@@ -201,6 +203,14 @@ def scheduled(rate: float, recipe: Recipe, step: int) -> float:
 def make_optimiser(groups: list[dict], recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) for parameter groups, each with its own `lr`."""
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, eps=1e-10, fused=True)
+
+
+def begin_step(model: nn.Module, g: torch.Generator, seed: int, step: int, rank: int) -> None:
+    """Training mode, and the random numbers of a step."""
+    model.train()
+    g.manual_seed(seed * 1_000_003 + step)
+    # Dropout uses the global generator, with another seed in each process.
+    torch.manual_seed(seed * 1_000_003 + step + (rank << 40))
 
 
 def update(
@@ -267,7 +277,7 @@ def _load_checkpoint(
     path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> Progress:
     """Load a checkpoint with the same key into model and optimiser; without one, begin."""
-    tensors, meta = _read(path) if path.exists() else ({}, {})
+    tensors, meta = _found(path)
     if meta.pop("key", None) != key:
         return Progress()
     model.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m.")})
@@ -315,16 +325,15 @@ def train(
     rank, world = rank_and_world()
     groups = list(groups or [{"params": model.parameters(), "lr": recipe.lr}])
     groups = [{**group, "params": list(group["params"])} for group in groups]
-    functions = (make_optimiser, update, *code)
+    functions = (make_optimiser, begin_step, update, *code)
     identity = key(model, loss_fn, recipe, seed, data, groups, tuple(uses), functions)
-    if path.exists():
-        tensors, meta = _read(path)
-        if meta.get("key") == identity:
-            model.load_state_dict(tensors)
-            model.eval()
-            torch.set_rng_state(torch.frombuffer(bytearray.fromhex(meta["rng"]), dtype=torch.uint8))
-            say(f"{label}: {steps} steps already trained, loaded")
-            return meta["history"]
+    tensors, meta = _found(path)
+    if meta.get("key") == identity:
+        model.load_state_dict(tensors)
+        model.eval()
+        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(meta["rng"]), dtype=torch.uint8))
+        say(f"{label}: {steps} steps already trained, loaded")
+        return meta["history"]
     parameters = [p for p in model.parameters() if p.requires_grad]
     fabric = _fabric(parameters[0].device, precision)
     rates = [group["lr"] for group in groups]
@@ -334,13 +343,10 @@ def train(
         say(f"{label}: continuing from step {start}")
     if world > 1:
         _as_rank_0(model)
-    model.train()
     generator = torch.Generator()
     began = saved = shown = time.monotonic()
     for step in range(start, steps):
-        generator.manual_seed(seed * 1_000_003 + step)
-        # Dropout uses the global generator, with another seed in each process.
-        torch.manual_seed(seed * 1_000_003 + step + (rank << 40))
+        begin_step(model, generator, seed, step, rank)
         with fabric.autocast():
             loss, parts = loss_fn(generator)
         logged = {"loss": loss.item(), **parts}

@@ -99,7 +99,7 @@ def test_what_is_noted_of_a_training(tmp_path):
     assert noted["recipe"] == dict(steps=30, lr=1e-2, weight_decay=0.0, warmup=50, clip=1.0)
     assert (noted["history"], noted["steps"], noted["seed"]) == (history, 30, 3)
     assert [point["step"] for point in history] == list(range(1, 31))
-    assert training.seconds_spent(tmp_path / "a.safetensors") == noted["seconds"] >= 0
+    assert noted["seconds"] >= 0
 
 
 def test_the_rate_rises_and_falls_as_a_cosine():
@@ -208,6 +208,7 @@ def test_of_two_processes_one_writes_and_prints_and_nobody_else_does(two):
 
 
 def test_shares_of_a_batch(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     i = torch.arange(8)
     assert torch.equal(training.own_part(i), i)
     parts = []

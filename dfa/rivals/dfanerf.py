@@ -11,7 +11,7 @@ import torch
 from ..media import frame_count, to_and_fro
 from ..method.talking_head import Corpus, Subject
 from ..recording import Recording
-from ..training import seconds_spent
+from ..training import metadata
 from .method import Method
 
 
@@ -37,7 +37,7 @@ class DFANeRF(Method):
         self.subject = Subject.load(self.folder, self.corpus)
         self.field, self.sync = self.subject.field, self.corpus.sync
         for name in ("field", "personal"):
-            self.seconds[name] = seconds_spent(self.folder / f"{name}.safetensors")
+            self.seconds[name] = metadata(self.folder / f"{name}.safetensors")["seconds"]
 
     def render(
         self,

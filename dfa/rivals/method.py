@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..method.field import Field
 from ..recipe import Recipe
 from ..recording import Recording
-from ..training import pick_device, seconds_spent, train
+from ..training import metadata, pick_device, train
 
 
 class Method(ABC):
@@ -89,7 +89,7 @@ class Method(ABC):
             model, loss, recipe, path=path, seed=self.seed, data=data, groups=groups, uses=uses,
             code=[type(self).fit], label=f"{self.name} {what}",
         )  # fmt: skip
-        self.seconds[what] = seconds_spent(path)
+        self.seconds[what] = metadata(path)["seconds"]
 
     @classmethod
     def any_size(cls) -> bool:
