@@ -204,7 +204,12 @@ def test_outputs_that_cannot_be_written(tmp_path):
         media.write_video(tmp_path / "a.mp4", [])
     with pytest.raises(InputError):
         media.write_video(tmp_path / "a.mp4", moving_frames(2, 63))
-    media.check_output(tmp_path / "a.mp4")
+    for name in ("a" * 300 + ".mp4", "a\0.mp4"):
+        with pytest.raises(InputError, match="cannot write"):
+            media.check_output(tmp_path / name)
+    with pytest.raises(InputError, match="is an input"):
+        media.check_output(tmp_path / "file", None, tmp_path / "none", tmp_path / "." / "file")
+    media.check_output(tmp_path / "a.mp4", tmp_path / "file")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

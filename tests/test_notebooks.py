@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from dfa.evaluation.comparison import facts_of
+from dfa.evaluation.paper import METHODS, RIVALS
 from dfa.method.gpvae import VARIANTS
-from dfa.paper import METHODS, RIVALS
 from dfa.report import origin
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ from conftest import speaker
 
 from dfa import captures, media, rivals
 from dfa.evaluation import comparison, expert, metrics
-from dfa.paper import OURS, TRUTH
+from dfa.evaluation.paper import OURS, TRUTH
 from dfa.report import claims, rules, tables
 from dfa.rivals.perform import perform
 

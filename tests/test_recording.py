@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import speaker
 
+from dfa.media import InputError
 from dfa.recording import Attributes, Recording, training_frames
 
 
@@ -50,5 +51,28 @@ def test_attributes_come_back(tmp_path):
     a.save(tmp_path / "a.npz")
     for name, value in vars(Attributes.load(tmp_path / "a.npz")).items():
         np.testing.assert_array_equal(value, getattr(a, name))
-    with pytest.raises(Exception, match="make it with `dfa track"):
+    with pytest.raises(InputError, match="make it with `dfa track"):
         Attributes.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("damage", ["short", "flipped", "lengths"])
+def test_damaged_attributes_are_refused(tmp_path, damage):
+    a, path = speaker(50).attributes, tmp_path / "a.npz"
+    if damage == "lengths":
+        a.ear = a.ear[:-1]
+    a.save(path)
+    whole = bytearray(path.read_bytes())
+    if damage == "short":
+        del whole[len(whole) // 2 :]
+    elif damage == "flipped":
+        whole[len(whole) // 3] ^= 255
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="is not an output of `dfa track`: make it again"):
+        Attributes.load(path)
+
+
+def test_frames_and_attributes_are_of_one_video():
+    r = speaker(6)
+    other = Recording("x", r.frames[:5], r.audio, r.attributes)
+    with pytest.raises(InputError, match="the video has 5 frames, its attributes 6"):
+        _ = other.frames

@@ -30,10 +30,10 @@ from ..media import (
     video_of,
 )
 from ..method.tracking import face_points
-from ..paper import METHODS, OURS, RIVALS, TRUTH, reported_aspects
 from ..recording import Recording
 from .expert import SyncExpert
 from .metrics import METRICS, lmd, mouth_opening, psnr
+from .paper import METHODS, OURS, RIVALS, TRUTH, reported_aspects
 from .protocol import Reference
 from .statistics import over_clips
 from .syncnet import SyncNet

@@ -21,11 +21,13 @@ def clips(x: np.ndarray, seconds: float = CLIP) -> list[np.ndarray]:
 def interval(values: np.ndarray, seed: int = 0, n: int = 2000) -> tuple[float, float, float]:
     """The mean and its 95 % percentile bootstrap interval (n resamples) over clips.
 
-    values: (clips,), or (seeds, clips); then seeds are resampled too. nan is ignored.
+    values: (clips,), or (seeds, clips); then seeds are resampled too. Values that are not
+    finite are ignored.
 
     Returns mean, lower and upper end; all nan if there is no finite value.
     """
     values = np.atleast_2d(np.asarray(values, float))
+    values = np.where(np.isfinite(values), values, np.nan)
     values = values[:, np.isfinite(values).any(0)]
     if not values.size:
         return (float("nan"),) * 3
@@ -42,7 +44,7 @@ def estimate(values: np.ndarray, seed: int = 0) -> dict[str, float]:
     """
     n = int(np.isfinite(np.asarray(values, float)).sum())
     value, low, high = interval(values, seed)
-    if np.size(values) == 1:
+    if n == 1:
         low = high = float("nan")
     return dict(value=value, ci_low=low, ci_high=high, n=n)
 
@@ -55,7 +57,9 @@ def over_clips(values: np.ndarray) -> dict[str, float]:
 def difference(values: np.ndarray, seed: int = 0) -> str:
     """`interval` of paired differences (clips,) or (seeds, clips), as text.
 
-    A * marks an interval that excludes zero.
+    A * marks an interval that excludes zero. A single value has no interval.
     """
-    value, low, high = interval(values, seed)
+    value, low, high, n = estimate(values, seed).values()
+    if n < 2:
+        return f"{value:+.2f}"
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]{' *' if low > 0 or high < 0 else ''}"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..paper import OURS, RIVALS, TRUTH
+from ..evaluation.paper import OURS, RIVALS, TRUTH
 from .rules import (
     OTHER_VAES,
     VAE,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..evaluation.paper import OURS, RIVALS, TRUTH, reported
 from ..method.gpvae import VARIANTS
-from ..paper import OURS, RIVALS, TRUTH, reported
 
 *OTHER_VAES, VAE = VARIANTS
 NEAR = 0.25  # relative tolerance: a blink rate this near the person's own counts as equal

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ..captures import SAMPLES
 from ..evaluation.metrics import METRICS, Metric
+from ..evaluation.paper import KEYS
 from ..media import InputError
-from ..paper import KEYS
 
 COLUMNS = [*KEYS, "paper", "value", "ci_low", "ci_high", "n"]  # columns of a long-form table
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 
-from ..paper import METHODS
+from ..evaluation.paper import METHODS
 from .method import Method
 
 

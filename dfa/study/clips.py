@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from ..captures import RATED
+from ..evaluation.paper import METHODS, TRUTH
 from ..media import FPS, SAMPLES_PER_FRAME, InputError, frames_of, read_audio, video_of, write_video
-from ..paper import METHODS, TRUTH
 
 # The paper's study uses English, Chinese and German audio (section 4.2).
 LANGUAGES = {"own": "English", "zh": "Mandarin", "de": "German"}  # by the video's suffix

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, wilcoxon
 
+from ..evaluation.paper import METHODS, OURS, reported
 from ..evaluation.statistics import interval
-from ..paper import METHODS, OURS, reported
 from .store import QUESTIONS
 
 

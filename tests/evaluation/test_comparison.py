@@ -11,7 +11,7 @@ from dfa import captures, media, paper
 from dfa.cli import main
 from dfa.evaluation import comparison, expert, protocol
 from dfa.evaluation.metrics import METRICS
-from dfa.paper import OURS, RIVALS, TRUTH
+from dfa.evaluation.paper import OURS, RIVALS, TRUTH
 from dfa.report import figures
 from dfa.rivals.method import Method
 from dfa.rivals.perform import perform

@@ -32,3 +32,10 @@ def test_a_difference_is_marked_where_its_interval_leaves_out_zero():
     assert statistics.difference(np.full(9, -2.0)).endswith("*")
     assert not statistics.difference(np.array([-1.0, 1.0] * 9)).endswith("*")
     assert not statistics.difference(np.array([np.nan])).endswith("*")
+    assert statistics.difference(np.array([2.0, np.nan])) == "+2.00"  # one value has no interval
+
+
+def test_a_value_has_an_interval_if_there_are_others():
+    one, two = statistics.estimate([2.0, np.nan, np.inf]), statistics.estimate([2.0, 4.0])
+    assert (one["value"], one["n"]) == (2.0, 1) and np.isnan([one["ci_low"], one["ci_high"]]).all()
+    assert (two["value"], two["ci_low"], two["ci_high"], two["n"]) == (3.0, 2.0, 4.0, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfa.paper import METHODS, OURS
+from dfa.evaluation.paper import METHODS, OURS
 from dfa.report import claims, rules
 from dfa.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTED
 from dfa.report.rules import Estimate, Source

@@ -7,7 +7,7 @@ from conftest import speaker
 from sklearn.manifold import _locally_linear as sklearn_lle
 from torch.distributions import Normal
 
-from dfa import paper
+from dfa.evaluation import paper
 from dfa.rivals import lsp
 
 

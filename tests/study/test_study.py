@@ -20,7 +20,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from dfa import media, study
-from dfa.paper import METHODS, OURS, TRUTH
+from dfa.evaluation.paper import METHODS, OURS, TRUTH
 from dfa.study import opinions
 from dfa.study.clips import LANGUAGES
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dfa import paper
+from dfa.evaluation import paper
 
 
 def test_reported_is_what_the_paper_prints():
