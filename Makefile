@@ -37,7 +37,7 @@ test: check
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.
 weights: $(VENV)/.figures
-	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.method import talking_head; [m.ship('runs/quick') for m in (expert, talking_head)]"
+	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.method.talking_head import WEIGHTS, Corpus; expert.ship('runs/quick'); Corpus.load('runs/quick').save(WEIGHTS)"
 
 study: $(VENV)/.study
 	@$(RUN) dfa.study $(PROFILE)

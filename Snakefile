@@ -40,9 +40,11 @@ AFTER = {
     "00_overview": ["12_ledger"],  # the first to read, but it shows the results of the others
 }
 CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
+WEIGHTS = sorted(map(str, Path("dfa/data/weights").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
-    "05_radiance_field": ["dfa/data/bench.json"],
+    "04_personality": ["dfa/data/reported.yaml"],
+    "05_radiance_field": ["dfa/data/bench.json", *WEIGHTS],
     "07_audio_features": ["dfa/data/reported.yaml"],
     "10_comparison": ["dfa/data/reported.yaml"],
     "11_user_study": ["dfa/data/reported.yaml"],
@@ -104,7 +106,8 @@ def imported(text, package):
             continue
         for name in dotted:
             path = Path(*name.split("."))
-            yield from filter(Path.is_file, (path.with_suffix(".py"), path / "__init__.py"))
+            packages = [folder / "__init__.py" for folder in (path, *path.parents)]
+            yield from filter(Path.is_file, (path.with_suffix(".py"), *packages))
             if name == "dfa.rivals":  # it imports all modules in its folder
                 yield from path.glob("*.py")
 

@@ -61,11 +61,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
             pass  # the folder is missing or a file
 
 
-def check_output(path: str | Path) -> None:
-    """Raise InputError if `path` cannot be written. For use before long work."""
+def check_output(path: str | Path, *inputs: str | Path | None) -> None:
+    """Raise InputError if `path` cannot be written, or is one of `inputs`. For use before work."""
     try:
+        if any(i and Path(i).exists() and Path(path).exists() and os.path.samefile(i, path)
+               for i in inputs):  # fmt: skip
+            raise InputError(f"{path} is an input: choose another output")
         with atomic(path):
             raise InterruptedError  # leave without the rename
+    except (OSError, ValueError) as error:  # for example, the name is too long
+        raise InputError(f"cannot write {path!r}: {error}; choose another output") from error
     except InputError as error:
         if not isinstance(error.__cause__, InterruptedError):
             raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -27,6 +30,8 @@ class Attributes:
     crop: np.ndarray  # (3,) x0, y0, side of the square image in the video's pixels
     h_raw: np.ndarray  # (T, 6) pose from mediapipe's 3-D points, for comparison
 
+    OF_FRAMES: ClassVar = ("h", "F_exp", "landmarks", "points", "ear", "lost", "h_raw")
+
     def __len__(self) -> int:
         return len(self.h)
 
@@ -42,14 +47,24 @@ class Attributes:
             raise InputError(f"{path} does not exist: make it with `dfa track VIDEO -o {path}`")
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls(**{f.name: data[f.name] for f in fields(cls)})
-        except (KeyError, ValueError, OSError, EOFError, AttributeError) as error:
-            raise InputError(f"{path} is not an output of `dfa track`: make it again") from error
+                found = cls(**{f.name: data[f.name] for f in fields(cls)})
+            if {len(getattr(found, name)) for name in found.OF_FRAMES} != {len(found)}:
+                raise ValueError("arrays of different lengths")
+            return found
+        except (
+            KeyError,
+            ValueError,
+            OSError,
+            EOFError,
+            AttributeError,
+            BadZipFile,
+            zlib.error,
+        ) as e:
+            raise InputError(f"{path} is not an output of `dfa track`: make it again") from e
 
     def part(self, cut: slice) -> Attributes:
         """The attributes of the frames in `cut`."""
-        of_frame = {f.name for f in fields(self)} - {"F_id", "crop"}
-        return replace(self, **{name: getattr(self, name)[cut] for name in of_frame})
+        return replace(self, **{name: getattr(self, name)[cut] for name in self.OF_FRAMES})
 
 
 class Recording:
@@ -91,8 +106,12 @@ class Recording:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """Frames (T, S, S, 3) uint8 RGB, decoded once."""
-        return self._frames() if callable(self._frames) else self._frames
+        """Frames (T, S, S, 3) uint8 RGB, decoded once. Raises InputError if there are not T."""
+        found = self._frames() if callable(self._frames) else self._frames
+        if len(found) != len(self):
+            what = f"{self.name}: the video has {len(found)} frames, its attributes {len(self)}"
+            raise InputError(f"{what}: track it again with `dfa track`")
+        return found
 
     def part(self, start: int, stop: int | None = None) -> Recording:
         """Frames start to stop - 1, with their audio and attributes."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,10 @@ from typing import TYPE_CHECKING
 from ..media import FPS, InputError, check_output
 from . import DEVICES, SETTINGS, images_of, write_json
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 if TYPE_CHECKING:
     import numpy as np
 
@@ -45,15 +52,38 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{out} is a file: give -o a folder for the model")
     check_output(out / "model.json" if out.is_dir() else out)
     if not Path(args.video).is_dir():
-        return fit_video(args, args.video, read_voice(args.video))
+        audio = read_voice(args.video)
+        with alone_in(out):
+            return fit_video(args, args.video, audio)
     if not is_adnerf(args.video):
         raise InputError(
             f"{args.video} is a folder, but not a dataset of the AD-NeRF family: give one video"
             " of one person"
         )
     audio = read_sound(args.video)
-    with images_of(args.video) as video:
+    with alone_in(out), images_of(args.video) as video:
         fit_video(args, video, audio)
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Make the folder, and hold a lock on it. Raises InputError if another process holds it."""
+    from ..training import rank_and_world
+
+    out.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or rank_and_world()[0]:  # the first of several processes holds it for all
+        yield
+        return
+    lock = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(
+            f"another `dfa fit` writes to {out}: wait for it, or choose another folder"
+        ) from error
+    finally:
+        os.close(lock)
 
 
 def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
@@ -77,10 +107,11 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     if p.size < 32 or p.size % 2:
         raise InputError("--size must be an even number of pixels, at least 32")
     device = pick_device(args.device)
-    out.mkdir(parents=True, exist_ok=True)
     say("tracking")
     with rank_zero_first(device):
         attributes = tracked(video, out / "attributes.npz")
+    if rank_and_world()[0] == 0:
+        (out / "model.json").unlink(missing_ok=True)  # until all files are of this person
     T = len(attributes)
     warnings = [f"made from {T / FPS:.1f} s of video"]
     if T / FPS < SHORT:

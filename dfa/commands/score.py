@@ -87,7 +87,7 @@ def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
     from ..report.tables import wide
 
     if args.output:
-        check_output(args.output)
+        check_output(args.output, args.generated, args.reference)
     table, reasons = table2(args.generated, expert, args.reference)
     if args.output:
         write_csv(table, Path(args.output))

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.size is not None and (args.size < 32 or args.size % 2):
         raise InputError("--size must be an even number of pixels, at least 32")
-    check_output(args.output)
+    check_output(args.output, args.audio, args.pose_from)
     audio = read_voice(args.audio)
     if len(audio) < SAMPLE_RATE // 2:
         raise InputError(
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         )
     try:
         warnings = json.loads((folder / "model.json").read_text())["warnings"]
+        warnings = [*map(str, warnings)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{folder / 'model.json'} cannot be read"
         raise InputError(f"{what}: make the model again with `dfa fit`") from error

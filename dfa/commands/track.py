@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> None:
     if Path(args.video).is_dir():
         if not is_adnerf(args.video):
             return track_folder(args)
-        check_output(args.output)
+        check_output(args.output, args.video)
         with images_of(args.video) as args.video:
             return run(args)
-    check_output(args.output)
+    check_output(args.output, args.video)
     began = time.monotonic()
     attributes = track(args.video)
     seconds = time.monotonic() - began

@@ -7,7 +7,6 @@ trains the rest on one person and returns a `Subject`. `Subject.speak` renders i
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..media import SAMPLES_PER_FRAME, atomic, frame_count, to_and_fro
+from ..media import SAMPLES_PER_FRAME, frame_count, to_and_fro
 from ..recording import Attributes, Recording
 from ..training import load, rank_and_world, save, say
 from .audio import mfcc
@@ -104,13 +103,6 @@ class Corpus:
         l = self.f_d.decode(torch.zeros(len(f_e), DIM_M), f_e)  # (T, 68, 3)
         lids = (l[:, UPPER_LIDS] - l[:, LOWER_LIDS]).norm(dim=-1).mean(1)
         return (lids / (l[:, RIGHT_EYE].mean(1) - l[:, LEFT_EYE].mean(1)).norm(dim=-1)).numpy()
-
-
-def ship(runs: str | Path) -> None:
-    """Copy the corpus networks of a run from the folder `runs` into the package, for `dfa fit`."""
-    for name in STAGES:
-        with atomic(WEIGHTS / f"{name}.safetensors") as part:
-            shutil.copyfile(Path(runs) / f"{name}.safetensors", part)
 
 
 def fit_motion(

@@ -300,17 +300,10 @@ def track(path: str | Path, *, seconds: float | None = None, progress: bool = Tr
     points, h_raw = found[:, MP_68, :2], _pose(*fit.start(found))
     h, F_exp, points, h_raw = (_interpolated(a, lost) for a in (h, F_exp, points, h_raw))
     h = gaussian_filter1d(h, POSE_SMOOTHING, axis=0, mode="nearest")
-    return Attributes(
-        h=h.astype(np.float32),
-        F_exp=F_exp.astype(np.float32),
-        F_id=F_id.astype(np.float32),
-        landmarks=fit.model.landmarks(0 * F_id, F_exp).astype(np.float32),
-        points=points.astype(np.float32),
-        ear=eye_aspect_ratio(points).astype(np.float32),
-        lost=lost,
-        crop=crop,
-        h_raw=h_raw.astype(np.float32),
-    )
+    landmarks, ear = fit.model.landmarks(0 * F_id, F_exp), eye_aspect_ratio(points)
+    arrays = dict(h=h, F_exp=F_exp, F_id=F_id, landmarks=landmarks, points=points, ear=ear)
+    arrays = {name: a.astype(np.float32) for name, a in (arrays | {"h_raw": h_raw}).items()}
+    return Attributes(lost=lost, crop=crop, **arrays)
 
 
 def _check_gaps(path: str | Path, lost: np.ndarray) -> None:
@@ -338,13 +331,12 @@ def tracker() -> str:
 def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attributes:
     """Attributes of a video. Loads `path` if it comes from the same video and tracker, else tracks.
 
-    Writes `path` (.npz) and its key. Raises InputError as `track`.
+    Writes `path` (.npz) and its key, which is also that of the file. Raises InputError as `track`.
     """
-    key = digest(sha256(video), seconds, tracker())
+    key = lambda: digest(sha256(video), seconds, tracker(), sha256(path))  # noqa: E731
     marker = path.with_suffix(".key")
-    if not (path.exists() and marker.exists() and marker.read_text() == key):
+    if not (path.exists() and marker.exists() and marker.read_text() == key()):
         path.parent.mkdir(parents=True, exist_ok=True)
-        marker.unlink(missing_ok=True)
         track(video, seconds=seconds).save(path)
-        marker.write_text(key)
+        marker.write_text(key())
     return Attributes.load(path)
