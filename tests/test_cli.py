@@ -112,6 +112,19 @@ def test_one_fit_at_a_time_writes_to_a_folder(clips, tmp_path, capsys):
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "option, value",
+    [("--size", "33"), ("--size", "16"), ("--size", "100000"), ("--size", "big"), ("--seed", "-1"),
+     ("--seed", str(2**32)), ("--seed", "1.5")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["fit x.mp4 -o m", "speak m --audio x.wav -o x.mp4"])
+def test_numbers_out_of_range(capsys, command, option, value):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), option, value])
+    assert stopped.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_speak_wants_a_model_and_a_voice(clips, tmp_path, capsys):
     out = tmp_path / "t.mp4"
     said = fails(capsys, "speak", tmp_path, "--audio", clips / "speech.wav", "-o", out)

@@ -5,6 +5,7 @@ An error that the user can correct is an InputError: one line that says how.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,20 @@ from ..media import InputError
 
 SETTINGS = ("smoke", "quick", "full")  # profiles
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def side(text: str) -> int:
+    """A frame side in pixels, from the command line."""
+    if not text.isdigit() or int(text) % 2 or not 32 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text} is not an even number from 32 to 4096")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed of random numbers, from the command line."""
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 @contextmanager

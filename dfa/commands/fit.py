@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..media import FPS, InputError, check_output
-from . import DEVICES, SETTINGS, images_of, write_json
+from . import DEVICES, SETTINGS, images_of, seed, side, write_json
 
 try:
     import fcntl
@@ -37,8 +37,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--steps", type=int, help="training steps of the field, by default the profile's"
     )
-    p.add_argument("--size", type=int, help="frame side in pixels, even; by default the profile's")
-    p.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    p.add_argument("--size", type=side, help="frame side in pixels, even; by default the profile's")
+    p.add_argument("--seed", type=seed, default=0, help="seed of all random numbers")
     p.add_argument("--device", default="auto", choices=DEVICES, help="device that trains the field")
 
 
@@ -104,8 +104,6 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
         p = replace(p, field_steps=args.steps)
     if p.field_steps < 1:
         raise InputError("--steps must be 1 or more")
-    if p.size < 32 or p.size % 2:
-        raise InputError("--size must be an even number of pixels, at least 32")
     device = pick_device(args.device)
     say("tracking")
     with rank_zero_first(device):

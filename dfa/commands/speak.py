@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..media import FPS, InputError, check_output
+from . import seed, side
 
 TEXT = "Render a fitted person who says the audio."
 
@@ -22,10 +23,10 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, help="video to write (.mp4, 25 fps, H.264 and AAC)"
     )
     p.add_argument(
-        "--seed", type=int, default=0, help="other seeds give other head motion and blinks"
+        "--seed", type=seed, default=0, help="other seeds give other head motion and blinks"
     )
     p.add_argument("--pose-from", metavar="VIDEO", help="copy head motion and eyes from this video")
-    p.add_argument("--size", type=int, help="frame side in pixels, even; by default the model's")
+    p.add_argument("--size", type=side, help="frame side in pixels, even; by default the model's")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,8 +43,6 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"{folder} has no finished model: make one with `dfa fit VIDEO -o {folder}`"
         )
-    if args.size is not None and (args.size < 32 or args.size % 2):
-        raise InputError("--size must be an even number of pixels, at least 32")
     check_output(args.output, args.audio, args.pose_from)
     audio = read_voice(args.audio)
     if len(audio) < SAMPLE_RATE // 2:
