@@ -116,7 +116,7 @@ def key_of(tmp_path, monkeypatch):
     count = iter(range(99))
 
     def key(sources=(), numbers=Ours(10), seed=0, data="", rates=None, weight=0.0, start=0.0,
-            frozen=False, hushed=False, aside=()):  # fmt: skip
+            frozen=False, hushed=False, aside=False):  # fmt: skip
         folder = tmp_path / str(next(count))
         folder.mkdir()
         for name, text in ({"_moved": ""} | SOURCES | dict(sources)).items():
@@ -132,7 +132,8 @@ def key_of(tmp_path, monkeypatch):
         judge.train(not hushed)
         groups = [{"params": [p], "lr": lr} for p, lr in
                   zip(model.parameters(), rates or [numbers.lr] * 2, strict=True)]  # fmt: skip
-        return recipe.key(model, loss, numbers, seed, data, groups, (judge,), aside)
+        return recipe.key(model, loss, numbers, seed, data, groups, (judge,),
+                          (interval,) if aside else ())  # fmt: skip
 
     return key
 
@@ -161,7 +162,7 @@ def edited(name: str, *pairs: tuple[str, str]) -> dict[str, str]:
         dict(rates=[2e-3, 1e-3]),
         dict(frozen=True),
         dict(hushed=True),
-        dict(aside=(interval,)),  # more code of the package
+        dict(aside=True),  # more code of the package
         dict(seed=1),
         dict(data="others"),
         dict(start=1e-6),

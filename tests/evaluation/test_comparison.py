@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfa import captures, media, paper
+from dfa import captures, media
 from dfa.cli import main
-from dfa.evaluation import comparison, expert, protocol
+from dfa.evaluation import comparison, expert, paper, protocol
 from dfa.evaluation.metrics import METRICS
 from dfa.evaluation.paper import OURS, RIVALS, TRUTH
 from dfa.report import figures

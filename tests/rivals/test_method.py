@@ -8,7 +8,8 @@ import torch
 from conftest import speaker
 from torch import nn
 
-from dfa import media, paper
+from dfa import media
+from dfa.evaluation import paper
 from dfa.method.face import in_image, project
 from dfa.method.fast_field import FastField
 from dfa.method.sync import SyncModel
