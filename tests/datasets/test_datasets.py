@@ -521,9 +521,7 @@ def test_export_refuses(cut, tracked, dataset, tmp_path, capsys):
     assert "another video" in refused("--aud", tmp_path / "few.npy", "--attributes",
                                       cut.with_suffix(".npz"))  # fmt: skip
     assert "sound features" in refused("--aud", cut)
-    short = recording.Attributes(**vars(tracked) | {k: getattr(tracked, k)[:50] for k in (
-        "h", "F_exp", "landmarks", "points", "ear", "lost")})  # fmt: skip
-    short.save(tmp_path / "short.npz")
+    tracked.part(slice(50)).save(tmp_path / "short.npz")
     assert "not the video" in refused("--attributes", tmp_path / "short.npz", "--size", 64)
     assert "cannot write" in refused(out=touch(tmp_path, "file") / "file" / "out")
 

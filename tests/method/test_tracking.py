@@ -120,7 +120,7 @@ def test_attributes_survive_a_file(tmp_path):
         name: np.arange(4.0)
         for name in ("h", "h_raw", "F_exp", "F_id", "landmarks", "points", "ear")
     }
-    a = Attributes(**values, lost=np.array([False, True]), crop=np.array([1, 2, 3]))
+    a = Attributes(**values, lost=np.arange(4) > 2, crop=np.array([1, 2, 3]))
     a.save(tmp_path / "a.npz")
     b = Attributes.load(tmp_path / "a.npz")
     for name, value in vars(a).items():
