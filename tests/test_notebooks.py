@@ -104,6 +104,7 @@ FIRST, SECOND = "01_attributes", "02_disentanglement"
 DONE_FIRST, DONE_SECOND = (f"runs/smoke/{name}.done" for name in (FIRST, SECOND))
 
 
+@pytest.mark.graph
 def test_runs_what_is_out_of_date_and_nothing_else(quick):
     """A fresh clone brings copies and any times: it runs; then only what a change reaches runs."""
     repo = quick

@@ -354,8 +354,14 @@ def test_what_is_said_of_the_package_changes_no_key(keys, plain):
         # `fit` prepares the data, and calls what defines the loss
         ("ATVG", {ATVG: [("(COMPONENTS, random_state=0)", "(COMPONENTS, random_state=1)")]}),
         ("E_a ATVG", {TRAINING: [("cosine = 0.02 +", "cosine = 0.03 +")]}),
-        ("E_a ATVG", {TRAINING: [("    g.manual_seed(seed", "    g.manual_seed(1 + seed")]}),
-        ("E_a ATVG", {TRAINING: [("    optimiser.step()", "    optimiser.step(None)")]}),
+        pytest.param(
+            "E_a ATVG", {TRAINING: [("    g.manual_seed(seed", "    g.manual_seed(1 + seed")]},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "E_a ATVG", {TRAINING: [("    optimiser.step()", "    optimiser.step(None)")]},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["loss", "features", "fit", "schedule", "seeds", "update"],
 )  # fmt: skip

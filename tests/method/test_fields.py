@@ -10,6 +10,8 @@ from dfa.method import fast_field, field_training, mlp_field
 from dfa.method import field as fields
 
 KINDS = sorted(field_training.FIELDS)
+# of tests that train: the paper's field takes a quarter of a minute
+SLOW_PAPER = ["fast", pytest.param("paper", marks=pytest.mark.slow)]
 
 
 def test_gather_is_grid_sample_and_so_are_its_gradients():
@@ -129,7 +131,7 @@ def test_both_fields_learn_the_same_scene_and_agree_on_it(monkeypatch):
     assert min(psnr.values()) > 22 and between > 21, (psnr, between)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SLOW_PAPER)
 def test_a_few_steps_learn_a_picture(kind, monkeypatch):
     """The whole path is differentiable: 60 steps on 4 frames gain several dB."""
     monkeypatch.setattr(mlp_field.PaperField, "RAYS", 128)
@@ -151,7 +153,7 @@ def test_a_few_steps_learn_a_picture(kind, monkeypatch):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in field.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SLOW_PAPER)
 def test_half_precision_touches_the_networks_alone(kind):
     """Under autocast the picture stays within what bfloat16 rounds; rays and grids are exact."""
     torch.manual_seed(0)
