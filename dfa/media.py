@@ -61,6 +61,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
             pass  # the folder is missing or a file
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises InputError if it cannot be written."""
+    with atomic(path) as part:
+        part.write_text(text, "utf-8")
+
+
 def check_output(path: str | Path, *inputs: str | Path | None) -> None:
     """Raise InputError if `path` cannot be written, or is one of `inputs`. For use before work."""
     try:

@@ -51,15 +51,8 @@ class Attributes:
             if {len(getattr(found, name)) for name in found.OF_FRAMES} != {len(found)}:
                 raise ValueError("arrays of different lengths")
             return found
-        except (
-            KeyError,
-            ValueError,
-            OSError,
-            EOFError,
-            AttributeError,
-            BadZipFile,
-            zlib.error,
-        ) as e:
+        except (KeyError, ValueError, OSError, EOFError, AttributeError, BadZipFile,
+                zlib.error) as e:  # fmt: skip
             raise InputError(f"{path} is not an output of `dfa track`: make it again") from e
 
     def part(self, cut: slice) -> Attributes:

@@ -171,7 +171,8 @@ def load(model: nn.Module, path: str | Path) -> dict:
 
 def metadata(path: str | Path) -> dict:
     """Metadata of a finished training: recipe, history, seed, seconds and more."""
-    return _read(path)[1]
+    with safe_open(path, framework="pt") as f:
+        return json.loads(f.metadata()["dfa"])
 
 
 def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None:
@@ -183,7 +184,7 @@ def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     with safe_open(path, framework="pt") as f:
-        return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["dfa"])
+        return {k: f.get_tensor(k) for k in f.keys()}, metadata(path)
 
 
 def _found(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..media import InputError
+from ..media import InputError, write_text
 
-SETTINGS = ("smoke", "quick", "full")  # profiles
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -47,7 +46,4 @@ def images_of(folder: str) -> Iterator[Path]:
 
 def write_json(path: Path, value: dict) -> None:
     """Write a JSON file. Raises InputError if it cannot be written."""
-    from ..media import atomic
-
-    with atomic(path) as tmp:
-        Path(tmp).write_text(json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..media import check_output
-from . import write_json
+from . import DEVICES, write_json
 
 TEXT = (
     "Measure how fast the fast field and the paper's field train and render, on the sample"
@@ -28,9 +28,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         " trains for the steps of the profile",
     )
     p.add_argument("--threads", type=int, help="CPU threads; by default one per core")
-    p.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="device of the benchmark"
-    )
+    p.add_argument("--device", default="auto", choices=DEVICES, help="device of the benchmark")
     p.add_argument("-o", "--output", help="also write the JSON to this file")
     p.add_argument("--json", action="store_true", help="print JSON")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..media import FPS, InputError, check_output
-from . import DEVICES, SETTINGS, images_of, seed, side, write_json
+from ..profiles import PROFILES
+from . import DEVICES, images_of, seed, side, write_json
 
 try:
     import fcntl
@@ -33,7 +34,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         " of the AD-NeRF family with its aud.wav",
     )
     p.add_argument("-o", "--output", required=True, help="folder for the model")
-    p.add_argument("--profile", default="quick", choices=SETTINGS, help="settings")
+    p.add_argument("--profile", default="quick", choices=PROFILES, help="settings")
     p.add_argument(
         "--steps", type=int, help="training steps of the field, by default the profile's"
     )

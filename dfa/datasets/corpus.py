@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..media import FPS, InputError, atomic, check_output
+from ..media import FPS, InputError, check_output, write_text
 from ..method import tracking
 from ..method.tracking import tracker
 from ..recording import Attributes
@@ -63,8 +63,8 @@ def track_corpus(
             n_bad += 1
         elif clip.text and not rows[clip.id]["transcript"]:  # transcripts were unpacked later
             rows[clip.id] |= _words(clip)
-    with atomic(out / MANIFEST) as part:  # drops a last line that a killed run left incomplete
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    # drops a last line that a killed run left incomplete
+    write_text(out / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows.values()))
     bar = tqdm(total=len(clips), initial=len(clips) - len(todo), unit=" clips", desc=layout,
                disable=not progress, mininterval=1.0)  # fmt: skip
     with bar, open(out / MANIFEST, "a") as manifest:

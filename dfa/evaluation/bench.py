@@ -299,8 +299,7 @@ def bench(
         raise InputError("--paper-seconds must be more than 0")
     if threads < 1:
         raise InputError("--threads must be 1 or more")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device: choose --device cpu")
+    pick_device(device)  # here, not first in another process
     found: dict[str, dict[str, dict]] = {name: {} for name in subjects}
     peak = in_own_process(threads, peak_flops, device)
     with tempfile.TemporaryDirectory() as folder:

@@ -333,7 +333,8 @@ def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attr
 
     Writes `path` (.npz) and its key, which is also that of the file. Raises InputError as `track`.
     """
-    key = lambda: digest(sha256(video), seconds, tracker(), sha256(path))  # noqa: E731
+    source = sha256(video), seconds, tracker()
+    key = lambda: digest(*source, sha256(path))  # noqa: E731
     marker = path.with_suffix(".key")
     if not (path.exists() and marker.exists() and marker.read_text() == key()):
         path.parent.mkdir(parents=True, exist_ok=True)

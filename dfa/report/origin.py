@@ -82,7 +82,7 @@ def code_changed(entry: dict, root: Path) -> list[str] | None:
     """
     if not entry["commit"]:
         return None
-    command = ["git", "diff", "--name-only", entry["commit"], "--", "dfa/*.py", "dfa/*/*.py"]
+    command = ["git", "diff", "--name-only", entry["commit"], "--", "dfa/*.py"]
     command.append(f"notebooks/{entry['notebook']}.ipynb")
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)

@@ -27,7 +27,7 @@ import pandas as pd
 
 from .. import __version__
 from ..captures import SAMPLES
-from ..media import atomic, sha256
+from ..media import atomic, sha256, write_text
 from .machine import commit_of, device_name, root
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ class Run:
         base = self.folder / "tables" / id
         outputs = [base.with_name(f"{id}{suffix}") for suffix in (".csv", ".tex", ".html")]
         write_csv(table, outputs[0])
-        _write_text(outputs[1], latex.strip() + "\n")
-        _write_text(outputs[2], html.strip() + "\n")
+        write_text(outputs[1], latex.strip() + "\n")
+        write_text(outputs[2], html.strip() + "\n")
         self._record(id, paper, outputs)
         return HTML(html)
 
@@ -189,7 +189,7 @@ class Run:
             others = [old for old in manifest(self.folder) if old["id"] != id]
             entries = sorted([*others, entry], key=lambda e: e["id"])
             text = json.dumps(entries, indent=1, ensure_ascii=False, default=str)
-            _write_text(self.folder / "manifest.json", text + "\n")
+            write_text(self.folder / "manifest.json", text + "\n")
 
     def _hashes(self, paths: Iterable[str | Path]) -> dict[str, str]:
         """{path: sha256}; the path is relative to the repo, or only a name for files outside it."""
@@ -228,11 +228,6 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic(path) as part:
-        part.write_text(text, "utf-8")
 
 
 def add_footer(fig: Figure, words: str) -> Text:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.comparison import facts_of
-from ..media import atomic, write_video
+from ..media import write_text, write_video
 from ..recording import Recording
 from .method import Method
 
@@ -56,6 +56,5 @@ def perform(
             (folder / f"{name}.mp4").unlink(missing_ok=True)
     for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
         facts.setdefault(what, {})[test.name] = value
-    with atomic(folder / "facts.json") as part:
-        part.write_text(json.dumps(facts, indent=1))
+    write_text(folder / "facts.json", json.dumps(facts, indent=1))
     return reason

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from ..media import InputError, atomic
+from ..media import InputError, write_text
 from ..report.machine import root
 
 
@@ -26,8 +26,7 @@ def page(profile: str) -> str:
             cell["source"] = ["".join(cell["source"]), f'\nprofile = "{profile}"']
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "page.ipynb"
-    with atomic(path) as part:
-        part.write_text(json.dumps(notebook | {"cells": cells}), "utf-8")
+    write_text(path, json.dumps(notebook | {"cells": cells}))
     return str(path)
 
 

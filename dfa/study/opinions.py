@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, wilcoxon
 
 from ..evaluation.paper import METHODS, OURS, reported
-from ..evaluation.statistics import interval
+from ..evaluation.statistics import estimate, interval
 from .store import QUESTIONS
 
 
@@ -50,8 +50,7 @@ def table3(ratings: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for question in QUESTIONS:
             scores, row = by_rater(ratings, question, method), {}
             if scores.size:
-                value, low, high = interval(scores.to_numpy(float), seed)
-                row = dict(value=value, ci_low=low, ci_high=high, n=int(scores.count().sum()))
+                row = estimate(scores.to_numpy(float), seed)
             rows.append(dict(testset="", method=method, metric=question) | row)
     columns = ["testset", "method", "metric", "value", "ci_low", "ci_high", "n"]
     table = pd.DataFrame(rows).reindex(columns=columns)
