@@ -265,106 +265,99 @@ def test_a_recipe_is_replaced_not_changed():
 
 # --- the package itself -------------------------------------------------------------------------
 
+# Prints the keys of E_a's training and of ATVG's landmarks with each copy of the package named,
+# one line a copy. Each is read by a child of one process that has loaded torch and the like.
 SCRIPT = """
-import json, sys, tempfile
-import torch
-from conftest import speaker
-from dfa import recipe, training
-from dfa.method.sync import SyncRecipe, train_sync
-from dfa.rivals.atvg import ATVG
+import json, os, sys, tempfile
 
-class Known(Exception):
-    pass
+def keys(folder):
+    for name in [n for n in sys.modules if n.split(".")[0] in ("dfa", "conftest")]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)
+    import torch
+    from conftest import speaker
+    from dfa import recipe, training
+    from dfa.method.sync import SyncRecipe, train_sync
+    from dfa.rivals.atvg import ATVG
 
-def known(*told):
-    raise Known(recipe.key(*told))
+    class Known(Exception):
+        pass
 
-def key(train, *told):
-    try:
-        train(*told)
-    except Known as k:
-        return str(k)
+    def known(*told):
+        raise Known(recipe.key(*told))
 
-training.key = known
-g = torch.Generator().manual_seed(0)
-f_m, sounds = ([torch.randn(n, d, generator=g)] * 2 for n, d in ((60, 32), (240, 20)))
-folder = tempfile.mkdtemp()
-print(json.dumps(dict(
-    package=recipe.__file__,
-    E_a=key(train_sync, f_m, sounds, SyncRecipe(3), folder + "/E_a", 0),
-    ATVG=key(ATVG(folder, device="cpu").fit, [speaker(40, 32, 1)], speaker(4)),
-)))
+    def key(train, *told):
+        try:
+            train(*told)
+        except Known as k:
+            return str(k)
+
+    assert recipe.__file__.startswith(folder)
+    training.key = known
+    g = torch.Generator().manual_seed(0)
+    f_m, sounds = ([torch.randn(n, d, generator=g)] * 2 for n, d in ((60, 32), (240, 20)))
+    out = tempfile.mkdtemp()
+    return dict(
+        E_a=key(train_sync, f_m, sounds, SyncRecipe(3), out + "/E_a", 0),
+        ATVG=key(ATVG(out, device="cpu").fit, [speaker(40, 32, 1)], speaker(4)),
+    )
+
+keys(sys.argv[1])
+for folder in sys.argv[1:]:
+    if not os.fork():
+        print(json.dumps(keys(folder)), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
 """
 
 
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory):
-    """Of E_a's training and of ATVG's landmarks, in a copy of the package with files edited."""
-    here, first = Path(__file__).resolve().parent, tmp_path_factory.mktemp("first")
+def keys(folder: Path, *edits: dict[str, list[tuple[str, str]]]) -> list[dict[str, str]]:
+    """The keys with each of several edits of the package's files."""
+    here = Path(__file__).resolve().parent
     ignored = ignore_patterns("__pycache__", "captures", "weights")
-    copytree(here.parent / "dfa", first / "dfa", ignore=ignored)
-
-    def keys(edits: dict[str, list[tuple[str, str]]] = {}) -> dict[str, str]:  # noqa: B006
-        folder = tmp_path_factory.mktemp("copy")
-        copytree(first / "dfa", folder / "dfa")
-        for name, pairs in edits.items():
-            file = folder / "dfa" / f"{name}.py"
+    for i, edit in enumerate(edits):
+        copytree(here.parent / "dfa", folder / str(i) / "dfa", ignore=ignored)
+        for name, pairs in edit.items():
+            file = folder / str(i) / "dfa" / f"{name}.py"
             text = file.read_text("utf-8")
             for old, new in pairs:
                 assert text.count(old) == 1, old
                 text = text.replace(old, new)
             file.write_text(text, "utf-8")
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}:{here}"}
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], cwd=folder, env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout.splitlines()[-1])
-        assert Path(found.pop("package")).is_relative_to(folder)
-        assert all(found.values())
-        return found
-
-    return keys
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
+    copies = [str(folder / str(i)) for i in range(len(edits))]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *copies], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(edits) and all(all(key.values()) for key in found)
+    return found
 
 
 SYNC, AUDIO, ATVG, TRAINING = "method/sync", "method/audio", "rivals/atvg", "training"
 
+SAID = {
+    SYNC: [("negative = torch.cat([own, other])", "negative = torch.cat([own, other])  # x"),
+           ('"""L_con of eq. 3, a', '"""Another docstring of eq. 3, a')],
+    AUDIO: [("HOP = SAMPLE_RATE // 100  #", "HOP = SAMPLE_RATE // 100  # another comment,")],
+    TRAINING: [("    loss.backward()", "    # downhill\n    loss.backward()")],
+}  # fmt: skip
 
-@pytest.fixture(scope="module")
-def plain(keys):
-    return keys()
+DECIDES = [
+    ("E_a", {SYNC: [("    return -positive.log()", "    return -2 * positive.log()")]}),
+    # E_a is given its MFCC, and they are in the digest of its data; a rival makes them itself
+    ("ATVG", {AUDIO: [("    samples = ", "    audio = audio * 1.0\n    samples = ")]}),
+    # `fit` prepares the data, and calls what defines the loss
+    ("ATVG", {ATVG: [("(COMPONENTS, random_state=0)", "(COMPONENTS, random_state=1)")]}),
+    ("E_a ATVG", {TRAINING: [("cosine = 0.02 +", "cosine = 0.03 +")]}),  # the schedule
+    ("E_a ATVG", {TRAINING: [("    g.manual_seed(seed", "    g.manual_seed(1 + seed")]}),
+    ("E_a ATVG", {TRAINING: [("    optimiser.step()", "    optimiser.step(None)")]}),
+]
 
 
-def test_what_is_said_of_the_package_changes_no_key(keys, plain):
-    said = keys({
-        SYNC: [("negative = torch.cat([own, other])", "negative = torch.cat([own, other])  # x"),
-               ('"""L_con of eq. 3, a', '"""Another docstring of eq. 3, a')],
-        AUDIO: [("HOP = SAMPLE_RATE // 100  #", "HOP = SAMPLE_RATE // 100  # another comment,")],
-        TRAINING: [("    loss.backward()", "    # downhill\n    loss.backward()")],
-    })  # fmt: skip
+def test_keys_of_the_package_follow_what_decides_and_not_what_is_said(tmp_path):
+    plain, said, *now = keys(tmp_path, {}, SAID, *(edits for _, edits in DECIDES))
     assert said == plain
-
-
-@pytest.mark.parametrize(
-    "changed, edits",
-    [
-        ("E_a", {SYNC: [("    return -positive.log()", "    return -2 * positive.log()")]}),
-        # E_a is given its MFCC, and they are in the digest of its data; a rival makes them itself
-        ("ATVG", {AUDIO: [("    samples = ", "    audio = audio * 1.0\n    samples = ")]}),
-        # `fit` prepares the data, and calls what defines the loss
-        ("ATVG", {ATVG: [("(COMPONENTS, random_state=0)", "(COMPONENTS, random_state=1)")]}),
-        ("E_a ATVG", {TRAINING: [("cosine = 0.02 +", "cosine = 0.03 +")]}),
-        pytest.param(
-            "E_a ATVG", {TRAINING: [("    g.manual_seed(seed", "    g.manual_seed(1 + seed")]},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "E_a ATVG", {TRAINING: [("    optimiser.step()", "    optimiser.step(None)")]},
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["loss", "features", "fit", "schedule", "seeds", "update"],
-)  # fmt: skip
-def test_keys_of_the_package_follow_what_decides(keys, plain, changed, edits):
-    now = keys(edits)
-    assert {name for name in plain if now[name] != plain[name]} == set(changed.split())
+    changed = [" ".join(name for name in plain if key[name] != plain[name]) for key in now]
+    assert changed == [names for names, _ in DECIDES]
