@@ -28,11 +28,11 @@ check: $(VENV)/.test
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
-	@$(SIDE_BY_SIDE) -m 'not slow and not graph'
+	@$(SIDE_BY_SIDE) -m 'not slow and not long'
 
 # The slow tests train and run notebooks on all cores, so they run alone.
 test: check
-	@$(SIDE_BY_SIDE) -m graph
+	@$(SIDE_BY_SIDE) -m long
 	@$(RUN) pytest -m slow
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.

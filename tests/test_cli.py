@@ -145,6 +145,7 @@ def test_score_refuses_weights_of_something_else(clips, tmp_path, capsys):
         assert weights.name in said
 
 
+@pytest.mark.long
 def test_score_with_syncnet_weights(clips, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(SyncNet().state_dict(), tmp_path / "syncnet_v2.model")

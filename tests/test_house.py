@@ -160,6 +160,7 @@ def test_wheel_has_all_data(tmp_path):
     assert {path.split("/")[0] for path in inside} == {"dfa", f"dfa-{dfa.__version__}.dist-info"}
 
 
+@pytest.mark.long
 def test_the_library_needs_no_studio():
     """Everything but dfa.studio imports where only the plain dependencies are installed."""
     code = (

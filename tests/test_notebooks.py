@@ -104,7 +104,7 @@ FIRST, SECOND = "01_attributes", "02_disentanglement"
 DONE_FIRST, DONE_SECOND = (f"runs/smoke/{name}.done" for name in (FIRST, SECOND))
 
 
-@pytest.mark.graph
+@pytest.mark.long
 def test_runs_what_is_out_of_date_and_nothing_else(quick):
     """A fresh clone brings copies and any times: it runs; then only what a change reaches runs."""
     repo = quick
@@ -137,7 +137,7 @@ def test_runs_what_is_out_of_date_and_nothing_else(quick):
     assert runs(repo) == {FIRST: 2, SECOND: 4}
 
 
-@pytest.mark.graph
+@pytest.mark.long
 def test_a_failing_notebook_says_where(repo):
     write(repo, FIRST, "print('before')", "x = 1\nraise KeyError('no such subject')")
     *said, status = snakemake(repo, DONE_SECOND)
@@ -164,7 +164,7 @@ for step in range(len(steps.read_text()) if steps.exists() else 0, 10):
     time.sleep(0.5)"""
 
 
-@pytest.mark.graph
+@pytest.mark.long
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "only the first process"])
 def test_a_killed_run_goes_on(repo, whole_group):
     write(repo, FIRST, STEPS, count(FIRST))
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on(repo, whole_group):
     assert runs(repo) == {FIRST: 1 if whole_group else 2, SECOND: 1}
 
 
-@pytest.mark.graph
+@pytest.mark.long
 def test_shows_where_it_is(repo):
     write(repo, FIRST, "for step in (1, 2):\n    print('step', step)", "y = 2")
     said = snakemake(repo, DONE_FIRST)
@@ -200,7 +200,7 @@ def test_shows_where_it_is(repo):
     assert ours[-1].startswith("done in ")
 
 
-@pytest.mark.graph
+@pytest.mark.long
 def test_the_users_own_kernel_and_startup_are_not_used(repo, tmp_path):
     for folder in (".local/share/jupyter", "path"):
         kernel = tmp_path / folder / "kernels" / "python3"

@@ -76,6 +76,7 @@ def test_nobody_imports_from_above(name):
         assert room(other) == own or floor[room(other)] < floor[own], f"{name} imports {other}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "imports, absent",
     [

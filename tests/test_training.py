@@ -180,6 +180,7 @@ def results(folder, name):
     return [torch.load(folder / f"{name}.{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one(two, tmp_path):
     alone, history, _ = fit(tmp_path / "a.safetensors", dropout=0.0)
     (first, history_1), (second, history_2) = results(two[0], "plain")
@@ -190,12 +191,14 @@ def test_two_processes_take_the_steps_of_one(two, tmp_path):
         assert there == pytest.approx(here, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.long
 def test_two_processes_that_were_killed_go_on_to_the_same_bits(two):
     broken, whole = results(two[0], "broken"), results(two[0], "whole")
     for (weights, history), (weights_0, history_0) in zip(broken, whole, strict=True):
         assert same(weights, weights_0) and history == history_0
 
 
+@pytest.mark.long
 def test_of_two_processes_one_writes_and_prints_and_nobody_else_does(two):
     folder, out, err = two
     written = sorted(p.name for p in folder.glob("*.safetensors*"))

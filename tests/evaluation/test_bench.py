@@ -203,6 +203,7 @@ def test_bench_measures_both_fields_alike(tiny, capsys, monkeypatch):
     assert all(len(line) <= 120 for line in shown.splitlines()[2:])
 
 
+@pytest.mark.long
 def test_flops_are_those_of_the_layers(monkeypatch, data):
     """The paper field's step: forward, and as much again for inputs and for weights."""
     monkeypatch.setattr(bench, "fps", lambda *_: 1.0)
@@ -238,6 +239,7 @@ def test_prepared_data_are_those_of_the_notebooks(tmp_path):
         assert file["cond"].shape == (75, DIM_C) and file["cond"].dtype == np.float32
 
 
+@pytest.mark.long
 def test_in_own_process(capfd):
     """Another process, with its own threads, and nothing of it on stdout."""
     bench.in_own_process(1, print, "training: step 1")

@@ -191,6 +191,7 @@ def test_commit_and_dirty_leave_the_artifacts_out(repo):
     assert provenance.manifest(repo / "figures/quick")[0]["dirty"] is True
 
 
+@pytest.mark.long
 def test_bytes_depend_on_the_drawing_alone(repo):
     """Two processes, other hash seeds, other folders: the same figures and tables."""
     code = (
@@ -280,6 +281,7 @@ def test_other_pdfs_are_matplotlibs_own(repo, kind):
     assert run.path("f.pdf").read_bytes() == (repo / "own.pdf").read_bytes()
 
 
+@pytest.mark.long
 def test_many_processes_write_one_manifest(repo):
     code = (
         "import sys; from dfa.report import provenance; run = provenance.start('n', 'smoke')\n"

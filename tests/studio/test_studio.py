@@ -148,6 +148,7 @@ def test_nobody_repeats_a_sentence_of_anyone_else():
     assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EVERYBODY)
 def test_every_text_lasts_the_whole_take(name):
     look = LOOKS[name]
