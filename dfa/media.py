@@ -316,28 +316,33 @@ def square(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(cut, (size, size), interpolation=method)
 
 
-def frames_of(
+def iter_squares(
     path: str | Path, crop: np.ndarray | None, size: int, n: int | None = None
-) -> np.ndarray:
-    """Square frames of a video, all or the first `n`: (T, size, size, 3) uint8 RGB.
+) -> Iterator[np.ndarray]:
+    """Yield square frames of a video, all or the first `n`: (size, size, 3) uint8 RGB.
 
     crop: (x0, y0, side) in pixels, as in `Attributes`; None is the centred square. Raises
     InputError as `iter_frames`, but frames after the first `n` are not decoded.
     """
-    frames = []
     for image in islice(iter_frames(path), n):
         if crop is None:
             height, width = image.shape[:2]
             side = min(height, width)
             crop = np.array([(width - side) // 2, (height - side) // 2, side])
-        frames.append(square(image, crop, size))
-    return np.stack(frames)
+        yield square(image, crop, size)
+
+
+def frames_of(
+    path: str | Path, crop: np.ndarray | None, size: int, n: int | None = None
+) -> np.ndarray:
+    """The frames of `iter_squares`: (T, size, size, 3) uint8 RGB."""
+    return np.stack([*iter_squares(path, crop, size, n)])
 
 
 def to_and_fro(x: np.ndarray, n: int) -> np.ndarray:
     """The first n items of a sequence (T, ...); if shorter, it goes back and forth: (n, ...)."""
-    turn = np.concatenate([x, x[-2:0:-1]]) if len(x) > 2 else x
-    return turn[np.arange(n) % len(turn)]
+    order = [*range(len(x)), *range(len(x) - 2, 0, -1)]
+    return x[np.resize(order, n)]
 
 
 def sha256(path: str | Path) -> str:

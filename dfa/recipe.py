@@ -50,14 +50,15 @@ class Recipe:
 
 
 def digest(*things: object) -> str:
-    """SHA-256 (hex) of arrays, tensors and settings that JSON can store."""
+    """SHA-256 (hex) of arrays, tensors, `recording.Frames`, and settings that JSON can store."""
     sha = hashlib.sha256()
     for thing in things:
         if isinstance(thing, Tensor):
             thing = thing.detach().cpu().numpy()
-        if isinstance(thing, np.ndarray):
+        if hasattr(thing, "__array__") and not isinstance(thing, np.generic):
             sha.update(f"{thing.shape}{thing.dtype}".encode())
-            sha.update(np.ascontiguousarray(thing).tobytes())
+            for part in [thing] if isinstance(thing, np.ndarray) else thing:
+                sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
         else:
             sha.update(json.dumps(thing, sort_keys=True, default=str).encode() + b"\0")
     return sha.hexdigest()

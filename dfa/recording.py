@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 
-from .media import SAMPLES_PER_FRAME, InputError, atomic, frames_of, read_audio
+from .media import SAMPLES_PER_FRAME, InputError, atomic, frames_of, iter_squares, read_audio
 from .recipe import digest
+
+IN_MEMORY = 2**28  # bytes: more frames than this are kept in a file
 
 
 @dataclass
@@ -60,12 +64,65 @@ class Attributes:
         return replace(self, **{name: getattr(self, name)[cut] for name in self.OF_FRAMES})
 
 
+class Frames:
+    """Frames (T, S, S, 3) uint8 in a temporary file; in memory are only those that are asked for.
+
+    Indexed like an array: a number or several read these frames, a slice gives `Frames` again.
+    `np.asarray` reads all. The file has no name and goes with the last object that uses it.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, file: IO[bytes], numbers: range, size: int) -> None:
+        self.file, self.numbers, self.shape = file, numbers, (len(numbers), size, size, 3)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[t] for t in range(len(self)))
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return np.stack([*self]).astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> np.ndarray | Frames:
+        if isinstance(index, slice):
+            return Frames(self.file, self.numbers[index], self.shape[1])
+        if np.ndim(index):
+            return np.stack([self[int(t)] for t in np.arange(len(self))[index]])
+        n = int(np.prod(self.shape[1:]))
+        self.file.seek(self.numbers[int(index)] * n)
+        return np.fromfile(self.file, np.uint8, n).reshape(self.shape[1:])
+
+
+def check_room(T: int, size: int) -> None:
+    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit anywhere."""
+    n, folder = T * size * size * 3, tempfile.gettempdir()
+    if n > IN_MEMORY and n > (free := shutil.disk_usage(folder).free):
+        raise InputError(
+            f"{T} frames of {size}x{size} pixels are {n / 1e9:.1f} GB, but {folder} has only"
+            f" {free / 1e9:.1f} GB free: set TMPDIR to a folder with more room, or choose a smaller"
+            " --size"
+        )
+
+
+def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray | Frames:
+    """The first T square frames of a video, as of `media.frames_of`; many of them in a file."""
+    if T * size * size * 3 <= IN_MEMORY:
+        return frames_of(video, crop, size, T)
+    check_room(T, size)
+    file = tempfile.TemporaryFile()
+    for frame in iter_squares(video, crop, size, T):
+        file.write(np.ascontiguousarray(frame))
+    return Frames(file, range(file.tell() // (size * size * 3)), size)
+
+
 class Recording:
     """A tracked video of T frames with its audio: the input of every method.
 
     Args:
         name: of the person.
-        frames: (T, S, S, 3) uint8, or a function that decodes them at the first use.
+        frames: (T, S, S, 3) uint8, or `Frames`, or a function that decodes them at the first use.
         audio: (640 T,) float32, 16 kHz.
         attributes: of the T frames.
         whole, cut: if this is a part, the whole recording and the frames of this part. MFCC are
@@ -73,8 +130,9 @@ class Recording:
     """
 
     def __init__(
-        self, name: str, frames: np.ndarray | Callable[[], np.ndarray], audio: np.ndarray,
-        attributes: Attributes, whole: Recording | None = None, cut: slice | None = None,
+        self, name: str, frames: np.ndarray | Frames | Callable[[], np.ndarray | Frames],
+        audio: np.ndarray, attributes: Attributes, whole: Recording | None = None,
+        cut: slice | None = None,
     ) -> None:  # fmt: skip
         self.name, self._frames, self.audio, self.attributes = name, frames, audio, attributes
         self.whole, self.cut = whole or self, cut or slice(0, len(attributes))
@@ -95,16 +153,16 @@ class Recording:
         T = len(attributes)
         audio = (read_audio(video) if audio is None else audio)[: T * SAMPLES_PER_FRAME]
         audio = np.pad(audio, (0, T * SAMPLES_PER_FRAME - len(audio)))
-        return cls(name, lambda: frames_of(video, attributes.crop, size, T), audio, attributes)
+        return cls(name, lambda: decode(video, attributes.crop, size, T), audio, attributes)
 
     @cached_property
-    def frames(self) -> np.ndarray:
+    def frames(self) -> np.ndarray | Frames:
         """Frames (T, S, S, 3) uint8 RGB, decoded once. Raises InputError if there are not T."""
         found = self._frames() if callable(self._frames) else self._frames
         if len(found) != len(self):
             what = f"{self.name}: the video has {len(found)} frames, its attributes {len(self)}"
             raise InputError(f"{what}: track it again with `dfa track`")
-        return found
+        return np.asarray(found) if np.prod(found.shape) <= IN_MEMORY else found
 
     def part(self, start: int, stop: int | None = None) -> Recording:
         """Frames start to stop - 1, with their audio and attributes."""

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import speaker
+from conftest import conditions, speaker
 
-from dfa.media import InputError
-from dfa.recording import Attributes, Recording, training_frames
+from dfa import recording
+from dfa.media import InputError, to_and_fro, write_video
+from dfa.method.field_training import FieldRecipe, train_field
+from dfa.recording import Attributes, Frames, Recording, check_room, training_frames
+from dfa.training import metadata
 
 
 def test_a_part_of_a_recording():
@@ -76,3 +79,59 @@ def test_frames_and_attributes_are_of_one_video():
     other = Recording("x", r.frames[:5], r.audio, r.attributes)
     with pytest.raises(InputError, match="the video has 5 frames, its attributes 6"):
         _ = other.frames
+
+
+@pytest.fixture
+def in_file(tmp_path, monkeypatch):
+    """A recording of 30 frames whose frames are kept in a file, and the same in memory."""
+    kept, video = speaker(), tmp_path / "a.mp4"
+    write_video(video, kept.frames, kept.audio, lossless=True)
+    loaded = [Recording.load("x", video, kept.attributes, 32, kept.audio) for _ in range(2)]
+    assert isinstance(loaded[1].frames, np.ndarray)
+    monkeypatch.setattr(recording, "IN_MEMORY", 10 * 32 * 32 * 3)
+    assert isinstance(loaded[0].frames, Frames)
+    return loaded
+
+
+def test_frames_in_a_file_are_those_in_memory(in_file):
+    found, kept = (r.frames for r in in_file)
+    assert (len(found), found.shape, found.dtype) == (len(kept), kept.shape, kept.dtype)
+    np.testing.assert_array_equal(found, kept)
+    for index in (3, -1, [2, 7, 2], np.array([5, -1]), np.arange(30) % 7 == 0):
+        np.testing.assert_array_equal(found[index], kept[index])
+    for cut in (slice(4, 20), slice(None, None, 5), slice(-2, 0, -1), slice(8, 8)):
+        assert found[cut].shape == kept[cut].shape
+        assert [(x == y).all() for x, y in zip(found[cut], kept[cut], strict=True)] == [True] * len(
+            kept[cut]
+        )
+    np.testing.assert_array_equal(to_and_fro(found, 70), to_and_fro(kept, 70))
+    with pytest.raises(IndexError):
+        found[30]
+
+
+def test_parts_of_frames_in_a_file(in_file):
+    one, other = in_file
+    assert isinstance(one.training.frames, Frames)
+    assert isinstance(one.test.frames, np.ndarray)  # so few are read
+    assert (one.digest, one.training.digest, one.part(3, 25).digest) == (
+        other.digest, other.training.digest, other.part(3, 25).digest,
+    )  # fmt: skip
+
+
+def test_a_field_learns_the_same_from_frames_in_a_file(in_file, tmp_path):
+    weights = []
+    for name, r in zip("ab", in_file, strict=True):
+        examples = r.frames, r.attributes.points, conditions(30)
+        path = tmp_path / f"{name}.safetensors"
+        field, _ = train_field(*examples, FieldRecipe(3), path, 0, "cpu")
+        weights.append(field.state_dict())
+    assert metadata(tmp_path / "a.safetensors")["key"] == metadata(path)["key"]
+    assert all((weights[0][k] == weights[1][k]).all() for k in weights[0])
+
+
+def test_frames_that_fit_nowhere_are_refused_before_decoding(monkeypatch, tmp_path):
+    monkeypatch.setattr(recording.tempfile, "gettempdir", lambda: str(tmp_path))
+    check_room(100, 512)
+    check_room(340, 512)  # in memory
+    with pytest.raises(InputError, match=r"786432.0 GB, but .* set TMPDIR to a folder"):
+        check_room(10**9, 512)

@@ -114,12 +114,11 @@ def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     frames, reference: (T, S, S, 3) uint8. Returns (T,); an exact copy has 100 dB, not infinity.
     """
-    a, b = _tensors(frames, reference)
-    return (
+    values = [
         peak_signal_noise_ratio(a, b, data_range=1.0, dim=(1, 2, 3), reduction="none")
-        .clamp_max(100)
-        .numpy()
-    )
+        for a, b in _pairs(frames, reference)
+    ]
+    return torch.cat(values).clamp_max(100).numpy()
 
 
 def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -127,23 +126,25 @@ def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     frames, reference: (T, S, S, 3) uint8. Returns (T,).
     """
-    return torch.cat([v for v, _ in _similarity(*_tensors(frames, reference))]).numpy()
+    return torch.cat([values for values, _ in _similarity(frames, reference)]).numpy()
 
 
-def _similarity(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """SSIM of pictures (T, 3, S, S) in 0..1, in batches of n = 64: values (n,), maps (n, S, S)."""
-    for x, y in zip(a.split(64), b.split(64), strict=True):
+def _similarity(frames: np.ndarray, reference: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """SSIM of frames (T, S, S, 3) uint8, in batches of n: values (n,), maps (n, S, S)."""
+    for a, b in _pairs(frames, reference):
         values, maps = structural_similarity_index_measure(
-            x, y, data_range=1.0, reduction="none", return_full_image=True
+            a, b, data_range=1.0, reduction="none", return_full_image=True
         )
         yield values.reshape(-1), maps.mean(1)
 
 
-def _tensors(*arrays: np.ndarray) -> list[Tensor]:
-    """(T, S, S, 3) uint8 -> (T, 3, S, S) in 0..1."""
-    return [
-        torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2).float() / 255 for x in arrays
-    ]
+def _pairs(frames: np.ndarray, reference: np.ndarray, n: int = 64) -> Iterator[list[Tensor]]:
+    """Both (T, S, S, 3) uint8 as pictures (n, 3, S, S) in 0..1, batch by batch to save memory."""
+    if len(frames) != len(reference):
+        raise ValueError(f"{len(frames)} frames are compared with {len(reference)}")
+    for start in range(0, len(frames), n):
+        batch = (np.ascontiguousarray(x[start : start + n]) for x in (frames, reference))
+        yield [torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in batch]
 
 
 def lmd(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -248,8 +249,8 @@ def by_region(
 
     A region's SSIM is the mean of the whole frame's SSIM map in the region.
     """
-    a, b = _tensors(frames, reference)
-    values, maps = (torch.cat(x).numpy() for x in zip(*_similarity(a, b), strict=True))
+    batches = zip(*_similarity(frames, reference), strict=True)
+    values, maps = (torch.cat(x).numpy() for x in batches)
     found = {"whole": dict(psnr=psnr(frames, reference), ssim=values)}
     for name, boxes in region_boxes(points, frames.shape[1]).items():
         found[name] = dict(psnr=box_psnr(frames, reference, boxes), ssim=box_means(maps, boxes))
@@ -261,9 +262,8 @@ def box_psnr(frames: np.ndarray, reference: np.ndarray, boxes: np.ndarray) -> np
 
     boxes: (T, 4) of `region_boxes`. At most 100 dB.
     """
-    a, b = _tensors(frames, reference)
-    error = (a - b).square().mean(1).numpy()  # (T, S, S)
-    return -10 * np.log10(np.maximum(box_means(error, boxes), 1e-10))
+    error = torch.cat([(a - b).square().mean(1) for a, b in _pairs(frames, reference)])
+    return -10 * np.log10(np.maximum(box_means(error.numpy(), boxes), 1e-10))  # of (T, S, S)
 
 
 def box_means(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
