@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields, replace
 
-from .captures import CORPUS, TEST
+from .captures import CORPUS, NAMES, TEST
+from .media import InputError
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,28 @@ PROFILES = {
 
 
 def profile(name: str) -> Profile:
-    """The profile called `name`: smoke, quick or full. Raises ValueError for another name."""
-    if name not in PROFILES:
-        raise ValueError(f"no profile called {name!r}; there are: {', '.join(PROFILES)}")
-    return PROFILES[name]
+    """The profile called `name`: smoke, quick or full, with other settings after it, if any.
+
+    "full,seconds=20,steps=2,test=subject_a" is the full profile with these settings. `steps` sets
+    all settings that end so; the names in a list are joined by "+". The name is that of the run's
+    folders too, so they stay apart. Raises InputError for an unknown name or value.
+    """
+    base, *changes = name.split(",")
+    if base not in PROFILES:
+        raise InputError(f"no profile called {base!r}: choose one of {', '.join(PROFILES)}")
+    p = PROFILES[base]
+    for change in changes:
+        key, _, text = change.partition("=")
+        keys = [f.name for f in fields(p) if f.name != "name" and
+                (f.name == key or key == "steps" and f.name.endswith("_steps"))]  # fmt: skip
+        try:
+            old = getattr(p, keys[0])
+            value = tuple(text.split("+")) if isinstance(old, tuple) else type(old)(text)
+        except (IndexError, ValueError) as error:
+            known = ", ".join(f.name for f in fields(p)[1:])
+            raise InputError(f"no setting {change!r} of a profile: they are {known}") from error
+        good = set(value) <= set(NAMES) if isinstance(value, tuple) else 0 < value < math.inf
+        if not good:
+            raise InputError(f"{change!r}: a setting is more than 0, or names of sample captures")
+        p = replace(p, **dict.fromkeys(keys, value))
+    return replace(p, name=name)
