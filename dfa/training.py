@@ -37,15 +37,22 @@ PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
 def pick_device(device: str = "auto") -> torch.device:
     """Device by name. "auto": CUDA if available, else CPU. "cuda": the GPU of this process.
 
-    Raises InputError if there is none.
+    If there are more processes than GPUs, they share them. Raises InputError if there is no such
+    device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        found = torch.device(("cuda" if n else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise InputError(f"there is no device {device!r}: choose auto, cpu or cuda") from error
+    if found.type != "cuda":
+        return found
+    if not n:
         raise InputError("there is no CUDA device: choose --device cpu")
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(device)
+    index = int(os.environ.get("LOCAL_RANK", 0)) % n if found.index is None else found.index
+    if index >= n:
+        raise InputError(f"there is no {device}: this machine has {n} CUDA devices, from cuda:0")
+    return torch.device("cuda", index)
 
 
 def own_part(i: Tensor) -> Tensor:
@@ -81,16 +88,21 @@ def say(*words: object, file: TextIO | None = None) -> None:
         print(*words, file=file, flush=True)
 
 
-def _fabric(device: torch.device, precision: str | None) -> Fabric:
+def _autocast(device: torch.device, precision: str | None) -> torch.autocast:
+    """The context of a forward pass, of `precision` or of `fabric run --precision`."""
+    default = "bf16-mixed" if device.type == "cuda" else "32-true"
+    precision = precision or os.environ.get("LT_PRECISION", default)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+def _fabric(device: torch.device) -> Fabric:
     """Lightning Fabric for a model on `device`, connected with the other processes, if any."""
-    # Hide the options of `fabric run`: Fabric would reject a model on another device. Only the
-    # precision is used.
+    # Hide the options of `fabric run`: Fabric would reject a model on another device.
     options = {k: os.environ.pop(k) for k in [*os.environ] if k.startswith("LT_")}
     try:
-        default = "bf16-mixed" if device.type == "cuda" else "32-true"
-        precision = precision or options.get("LT_PRECISION", default)
-        if precision not in PRECISIONS:
-            raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+        accelerator = device.type
         with warnings.catch_warnings(action="ignore"):
             from lightning_fabric import Fabric  # slow to import, not needed to load weights
             from lightning_fabric.strategies import DDPStrategy
@@ -101,11 +113,14 @@ def _fabric(device: torch.device, precision: str | None) -> Fabric:
                 layout = {"devices": [device.index or 0] if device.type == "cuda" else 1}
             else:
                 here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-                # Both: a process may train one model on the CPU and the next on its GPU.
-                backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+                # Both: a process may train one model on the CPU and the next on its GPU. NCCL
+                # does not connect processes that share a GPU; gloo does, through the CPU.
+                own_gpu = here <= torch.cuda.device_count()
+                backend = "cpu:gloo,cuda:nccl" if own_gpu else "gloo"
+                accelerator = accelerator if own_gpu else "cpu"
                 strategy = DDPStrategy(process_group_backend=backend)
                 layout = {"devices": here, "num_nodes": world // here, "strategy": strategy}
-            fabric = Fabric(accelerator=device.type, precision=precision, **layout)
+            fabric = Fabric(accelerator=accelerator, **layout)
             fabric.launch()
     finally:
         os.environ.update(options)
@@ -137,7 +152,7 @@ def rank_zero_first(device: torch.device):
     if rank_and_world()[1] == 1:
         yield
         return
-    with _fabric(device, None).rank_zero_first():
+    with _fabric(device).rank_zero_first():
         yield
 
 
@@ -336,7 +351,8 @@ def train(
         say(f"{label}: {steps} steps already trained, loaded")
         return meta["history"]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    fabric = _fabric(parameters[0].device, precision)
+    device = parameters[0].device
+    fabric, autocast = _fabric(device), _autocast(device, precision)
     rates = [group["lr"] for group in groups]
     optimiser = make_optimiser(groups, recipe)
     progress = _load_checkpoint(partial, identity, model, optimiser)
@@ -348,7 +364,7 @@ def train(
     began = saved = shown = time.monotonic()
     for step in range(start, steps):
         begin_step(model, generator, seed, step, rank)
-        with fabric.autocast():
+        with autocast:
             loss, parts = loss_fn(generator)
         logged = {"loss": loss.item(), **parts}
 

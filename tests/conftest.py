@@ -36,29 +36,9 @@ def studio() -> None:
 
 def speaker(T: int = 30, size: int = 32, seed: int = 0):
     """A made-up recording: the mean face before a grey wall, its mouth and pose moving."""
-    import numpy as np
+    from dfa.gpu.trainings import speaker
 
-    from dfa.method.face import FaceModel, in_image
-    from dfa.recording import Attributes, Recording
-    from dfa.rivals import parts
-
-    rng = np.random.default_rng(seed)
-    face = FaceModel.load()
-    moves = np.sin(np.arange(T) / 3)[:, None]
-    F_exp = 0.3 * moves * rng.standard_normal(face.B_exp.shape[2])
-    landmarks = face.landmarks(np.zeros(face.B_id.shape[2]), F_exp).astype(np.float32)
-    h = np.tile(np.float32([0, 0, 0, 0, 0, 1.2]), (T, 1))
-    h[:, :3] += 0.03 * rng.standard_normal(3) * moves
-    points = in_image(h, landmarks)
-    frames = np.full((T, size, size, 3), 120, np.uint8)
-    drawn = parts.draw_landmarks(points, size).transpose(0, 2, 3, 1)
-    frames = np.maximum(frames, drawn)
-    attributes = Attributes(
-        h=h, F_exp=F_exp, F_id=np.zeros(3), landmarks=landmarks, points=points,
-        ear=np.full(T, 0.3), lost=np.zeros(T, bool), crop=np.array([0, 0, size]), h_raw=h,
-    )  # fmt: skip
-    audio = (0.1 * rng.standard_normal(640 * T)).astype(np.float32)
-    return Recording("somebody", frames, audio, attributes)
+    return speaker(T, size, seed)
 
 
 def poses(n: int = 20):

@@ -24,7 +24,7 @@ FLOORS = [
     {"datasets", "studio"},
     {"evaluation"},
     {"rivals", "report"},
-    {"study"},
+    {"study", "gpu"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -212,6 +212,7 @@ def test_of_two_processes_one_writes_and_prints_and_nobody_else_does(two):
 
 def test_shares_of_a_batch(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     i = torch.arange(8)
     assert torch.equal(training.own_part(i), i)
     parts = []
@@ -224,6 +225,23 @@ def test_shares_of_a_batch(monkeypatch):
     assert len(parts[0]) == len(parts[1])
     with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 processes"):
         training.own_part(i[:7])
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.pick_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(InputError, match="there is no CUDA device: choose --device cpu"):
+            training.pick_device(name)
+    with pytest.raises(InputError, match="there is no device 'gpu': choose auto, cpu or cuda"):
+        training.pick_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert training.pick_device("auto") == training.pick_device("cuda") == torch.device("cuda", 0)
+    with pytest.raises(InputError, match="there is no cuda:1: this machine has 1 CUDA device"):
+        training.pick_device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # two processes share the one there is
+    assert training.pick_device("cuda") == torch.device("cuda", 0)
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):

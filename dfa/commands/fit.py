@@ -40,14 +40,16 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--size", type=side, help="frame side in pixels, even; by default the profile's")
     p.add_argument("--seed", type=seed, default=0, help="seed of all random numbers")
-    p.add_argument("--device", default="auto", choices=DEVICES, help="device that trains the field")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="device of the training")
 
 
 def run(args: argparse.Namespace) -> None:
     """`dfa fit`: train a talking head on a video or a dataset folder."""
     from ..datasets.adnerf import is_adnerf, read_sound
     from ..media import read_voice
+    from ..training import pick_device
 
+    pick_device(args.device)  # says at once if there is none
     out = Path(args.output)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give -o a folder for the model")

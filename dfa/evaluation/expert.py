@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..method.audio import PER_FRAME, mfcc
 from ..method.face import LEFT_EYE, NOSE, RIGHT_EYE
 from ..recipe import Recipe, digest
-from ..training import load, random_windows, save, train
+from ..training import load, pick_device, random_windows, save, train
 from .statistics import clips, interval
 from .syncnet import SyncNet, face_crops, sound_features
 
@@ -188,26 +188,30 @@ def disturbed(mouth: Tensor, g: torch.Generator) -> Tensor:
 
 
 def train_expert(
-    mouths: list[Tensor], sounds: list[Tensor], recipe: ExpertRecipe, path: Path, seed: int
-) -> tuple[SyncExpert, list[dict]]:
+    mouths: list[Tensor], sounds: list[Tensor], recipe: ExpertRecipe, path: Path, seed: int,
+    device: str = "auto",
+) -> tuple[SyncExpert, list[dict]]:  # fmt: skip
     """Train the Sync expert on all corpus subjects.
 
     Args:
         mouths: (T, 48, 64) for each recording. sounds: its MFCC (4T, 20).
         path: of the checkpoint; a finished training is loaded from it.
 
-    Returns the expert and the training's history.
+    Returns the expert, on the CPU, and the training's history.
     """
     torch.manual_seed(seed)
-    expert, n = SyncExpert(), recipe.window
+    where = pick_device(device)
+    expert, n = SyncExpert().to(where), recipe.window
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         cuts = list(random_windows(mouths, n, recipe.batch, g))
-        clips = [disturbed(mouths[i][s : s + n], g) for i, s in cuts]
-        return expert_loss(expert, clips, [sounds[i][4 * s : 4 * (s + n)] for i, s in cuts]), {}
+        clips = [disturbed(mouths[i][s : s + n], g).to(where) for i, s in cuts]
+        heard = [sounds[i][4 * s : 4 * (s + n)].to(where) for i, s in cuts]
+        return expert_loss(expert, clips, heard), {}
 
     data, label = digest(*mouths, *sounds), "Sync expert"
-    return expert, train(expert, loss, recipe, path=path, seed=seed, data=data, label=label)
+    history = train(expert, loss, recipe, path=path, seed=seed, data=data, label=label)
+    return expert.cpu(), history
 
 
 def ship(runs: str | Path) -> None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..media import InputError
 from ..recipe import Recipe, digest
-from ..training import random_windows, train
+from ..training import pick_device, random_windows, train
 from .gpvae import (
     BOP,
+    FULL,
     JITTER,
     NETS,
     POSE,
@@ -243,7 +244,7 @@ class CrossModalRecipe(Recipe):
 
 def train_cme(
     vae: AttributeVAE, x: list[Tensor], f_a: list[Tensor] | None, recipe: CrossModalRecipe,
-    path: Path, seed: int, start: CrossModalEncoder | None = None,
+    path: Path, seed: int, start: CrossModalEncoder | None = None, device: str = "auto",
 ) -> tuple[CrossModalEncoder, list[dict]]:  # fmt: skip
     """Train a cross-modal encoder (eq. 9) on one person or many.
 
@@ -251,25 +252,30 @@ def train_cme(
         x, f_a: [h ; f_e] (T, 14) and f_a (T, 64) of each recording; f_a None for no audio.
         start: the encoder to start from; this is the fine-tuning on a selected person.
 
-    Returns the encoder and the history. Other arguments, history and errors as in `training.train`.
+    Returns the encoder, on the CPU, and the history. Other arguments, history and errors as in
+    `training.train`.
     """
     torch.manual_seed(seed)
+    where = pick_device(device)
     vae = vae.requires_grad_(False)
     cme = CrossModalEncoder(vae) if start is None else copy.deepcopy(start)
     x, n = [centred(s)[0] for s in x], min(WINDOW, *map(len, x))
     cme.count_blinks(vae, x)
+    vae.to(where), cme.to(where)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         cuts = list(random_windows(x, n, recipe.batch, g))
         windows = torch.stack([x[i][s : s + n] for i, s in cuts])  # (B, n, 14)
         sounds = None if f_a is None else torch.stack([f_a[i][s : s + n] for i, s in cuts])
-        return cme.loss(vae, windows, sounds, BOP, g)
+        sounds = None if sounds is None else sounds.to(where)
+        return cme.loss(vae, windows.to(where), sounds, BOP, g)
 
     data, label = digest(*x, *(f_a or [])), "cross-modal encoder"
     history = train(
-        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label
+        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label, precision=FULL
     )  # fmt: skip
-    return cme, history
+    vae.cpu()
+    return cme.cpu(), history
 
 
 def sample_personal(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..recipe import Recipe, digest
-from ..training import train
+from ..training import pick_device, train
 from .face import BROWS, EYES, JAW, LIPS, NOSE_BASE, NOSE_BRIDGE
 
 _POINTS = torch.arange(68)
@@ -102,19 +102,22 @@ class DisentanglementRecipe(Recipe):
 
 
 def train_disentangler(
-    landmarks: Tensor, recipe: DisentanglementRecipe, path: Path, seed: int
+    landmarks: Tensor, recipe: DisentanglementRecipe, path: Path, seed: int, device: str = "auto"
 ) -> tuple[Disentangler, list[dict]]:
     """Train F_d (eq. 2) on frontal landmarks (N, 68, 3), metres, of all corpus subjects.
 
-    Returns F_d and the history. Arguments, history and errors as in `training.train`.
+    Returns F_d, on the CPU, and the history. Arguments, history and errors as in `training.train`.
     """
     torch.manual_seed(seed)
-    f_d = Disentangler.for_landmarks(landmarks)
+    where = pick_device(device)
+    f_d = Disentangler.for_landmarks(landmarks).to(where)
     reconstruction = swap_loss if recipe.swapped else plain_loss
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
-        a, b = landmarks[torch.randint(len(landmarks), (2, recipe.batch), generator=g)]
+        i = torch.randint(len(landmarks), (2, recipe.batch), generator=g)
+        a, b = landmarks[i].to(where)
         return reconstruction(f_d, a, b), {}  # a, b (batch, 68, 3)
 
-    label = "F_d" if recipe.swapped else "F_d without swaps"
-    return f_d, train(f_d, loss, recipe, path=path, seed=seed, data=digest(landmarks), label=label)
+    data, label = digest(landmarks), "F_d" if recipe.swapped else "F_d without swaps"
+    history = train(f_d, loss, recipe, path=path, seed=seed, data=data, label=label)
+    return f_d.cpu(), history

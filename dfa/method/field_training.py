@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..media import InputError
 from ..recipe import Recipe, digest
+from ..recording import Frames
 from ..training import load, own_part, pick_device, train
 from .disentangle import DIM_E
 from .face import LEFT_EYE, LIPS, RIGHT_EYE
@@ -62,9 +63,9 @@ def region_weights(points: Tensor, size: int, extra: float = 30.0) -> Tensor:
     Eyes and mouth are few pixels, but viewers look at them most. points: (T, 68, 2) tracked
     landmarks, 0 to 1. extra: additional weight at the centre of an eye or the mouth.
     """
-    grid = (torch.arange(size) + 0.5) / size
+    grid = (torch.arange(size, device=points.device) + 0.5) / size
     v, u = torch.meshgrid(grid, grid, indexing="ij")
-    weight = torch.ones(len(points), size, size)
+    weight = torch.ones(len(points), size, size, device=points.device)
     for part, grow in ((RIGHT_EYE, 1.3), (LEFT_EYE, 1.3), (LIPS, 1.0)):
         p = points[:, part]
         centre, half = p.mean(1), (p.amax(1) - p.amin(1))[:, :1] / 2 * grow  # a disc: lids move
@@ -74,13 +75,13 @@ def region_weights(points: Tensor, size: int, extra: float = 30.0) -> Tensor:
 
 
 def train_field(
-    frames: np.ndarray, points: np.ndarray, cond: Tensor, recipe: FieldRecipe, path: Path,
+    frames: np.ndarray | Frames, points: np.ndarray, cond: Tensor, recipe: FieldRecipe, path: Path,
     seed: int, device: str = "auto", watch: Callable[[Field], None] | None = None,
 ) -> tuple[Field, list[dict]]:  # fmt: skip
     """Train F_θ on the frames of one subject (eq. 11).
 
     Args:
-        frames: (T, S, S, 3) uint8.
+        frames: (T, S, S, 3) uint8, or `Frames`.
         points: (T, 68, 2) tracked landmarks, 0 to 1.
         cond: (T, DIM_C) of `conditions`.
         watch: called with the field at the start of each step.
@@ -91,7 +92,6 @@ def train_field(
     where = pick_device(device)
     field = FIELDS[recipe.kind](cond, frames.shape[1], recipe.context).to(where)
     corrections = PoseCorrections(field, len(cond)).to(where) if recipe.corrected else None
-    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, 3, S, S)
     landmarks = torch.from_numpy(points).float()
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
@@ -101,8 +101,10 @@ def train_field(
         batch = cond[i].to(where)  # (B, DIM_C)
         if corrections is not None:
             batch = torch.cat([batch[:, :6] + corrections(i.to(where)), batch[:, 6:]], 1)
-        weight = region_weights(landmarks[i], frames.shape[1])  # (B, 1, S, S)
-        return field.loss(batch, pictures[i].float().div(255).to(where), weight.to(where), g)
+        weight = region_weights(landmarks[i].to(where), frames.shape[1])  # (B, 1, S, S)
+        pictures = torch.from_numpy(frames[i.numpy()]).to(where)  # as bytes: a quarter of floats
+        pictures = pictures.permute(0, 3, 1, 2).float().div(255)  # (B, 3, S, S)
+        return field.loss(batch, pictures, weight, g)
 
     groups = field.parameter_groups()
     if corrections is not None:

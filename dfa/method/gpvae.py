@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from ..recipe import Recipe, digest
-from ..training import random_windows, train
+from ..training import pick_device, random_windows, train
 
 POSE = 6  # number of channels of h, the first channels of x; the others are f_e
 BOP = 25  # frames of the beginning of pose, τ
 WINDOW = 100  # frames per training window, T
 JITTER = 1e-2  # variance of the white noise in each kernel: keeps it positive definite
+FULL = "32-true"  # precision of a training: covariances lose their meaning in half precision
 KAPPA = 20.0  # κ, slope of tanh(κ z_0): how sharp a zero crossing is
 VARIANTS = {  # row of table 4: (network, with a Gaussian process)
     "MLP VAE": ("mlp", False),
@@ -43,11 +44,17 @@ def cauchy(lag, length_scale, variance=1.0):
     return variance / (1 + (lag / length_scale) ** 2)  # eq. 7
 
 
-def cauchy_kernel(T: int, length_scale: float, variance: float = 1.0, jitter: float = JITTER):
-    """Kernel matrix of eq. 7, K_ij = σ² (1 + (i - j)²/ℓ²)⁻¹ + jitter δ_ij: (T, T) float64."""
-    t = torch.arange(T, dtype=torch.float64)
-    K = cauchy(t[:, None] - t, length_scale, variance)
-    return K + jitter * torch.eye(T, dtype=torch.float64)
+def cauchy_kernel(
+    T: int, length_scale: float | Tensor, variance: float = 1.0, jitter: float = JITTER
+) -> Tensor:
+    """Kernel matrix of eq. 7, K_ij = σ² (1 + (i - j)²/ℓ²)⁻¹ + jitter δ_ij, in float64.
+
+    (T, T) for a number ℓ, (D, T, T) for ℓ (D,), on the device of ℓ.
+    """
+    ell = torch.as_tensor(length_scale).double()[..., None, None]
+    t = torch.arange(T, dtype=ell.dtype, device=ell.device)
+    K = cauchy(t[:, None] - t, ell, variance)
+    return K + jitter * torch.eye(T, dtype=ell.dtype, device=ell.device)
 
 
 def cholesky(K: Tensor) -> Tensor:
@@ -273,8 +280,7 @@ class AttributeVAE(nn.Module):
         """Cholesky factor L_p (D, T, T) of p(z) = N(0, K) (eq. 7); None without a process."""
         if not self.gp:
             return None
-        kernels = [cauchy_kernel(T, float(ell), 1 - JITTER) for ell in self.length_scales]
-        return cholesky(torch.stack(kernels)).float().to(self.mean.device)
+        return cholesky(cauchy_kernel(T, self.length_scales, 1 - JITTER)).float()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """E_h: x (B, T, d) -> μ_φ, σ (B, T, D), P (B, D, T, T); K_φ = P diag(σ²) Pᵀ (eq. 4)."""
@@ -367,19 +373,25 @@ class VAERecipe(Recipe):
 
 
 def train_vae(
-    x: list[Tensor], recipe: VAERecipe, path: Path, seed: int
+    x: list[Tensor], recipe: VAERecipe, path: Path, seed: int, device: str = "auto"
 ) -> tuple[AttributeVAE, list[dict]]:
     """Train a row of table 4 (eq. 4-8) on attributes [h ; f_e] (T, 14) of all corpus subjects.
 
-    Returns the VAE and the history. Arguments, history and errors as in `training.train`.
+    Returns the VAE, on the CPU, and the history. Arguments, history and errors as in
+    `training.train`.
     """
     torch.manual_seed(seed)
+    where = pick_device(device)
     vae, x = AttributeVAE(*VARIANTS[recipe.variant]), [centred(s)[0] for s in x]
     vae.fit_scale(x)
+    vae.to(where)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         windows = [x[i][s : s + WINDOW] for i, s in random_windows(x, WINDOW, recipe.batch, g)]
-        return vae.loss(torch.stack(windows), g, recipe.beta)  # (batch, WINDOW, 14)
+        return vae.loss(torch.stack(windows).to(where), g, recipe.beta)  # (batch, WINDOW, 14)
 
     data, label = digest(*x), recipe.variant
-    return vae, train(vae, loss, recipe, path=path, seed=seed, data=data, label=label)
+    history = train(
+        vae, loss, recipe, path=path, seed=seed, data=data, label=label, precision=FULL
+    )  # fmt: skip
+    return vae.cpu(), history

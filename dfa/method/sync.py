@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recipe import Recipe, digest
-from ..training import random_windows, train
+from ..training import pick_device, random_windows, train
 from .audio import N_MFCC, mfcc, variants
 from .disentangle import DIM_M
 
@@ -85,7 +85,7 @@ class SyncModel(nn.Module):
         # Classify the aligned moment among all moments of the same clip and of another clip.
         same = scale * f_a @ f_m.mT  # (B, T, T)
         another = scale * torch.stack([f_a @ f_m.roll(1, 0).mT, (f_a.roll(1, 0) @ f_m.mT).mT])
-        target = torch.arange(f_a.shape[1]).repeat(len(f_a))  # (B T,)
+        target = torch.arange(f_a.shape[1], device=f_a.device).repeat(len(f_a))  # (B T,)
         return sum(
             F.cross_entropy(torch.cat([own, other], 2).flatten(0, 1), target)  # (B T, 2T)
             for own, other in zip((same, same.mT), another, strict=True)
@@ -176,22 +176,26 @@ class SyncRecipe(Recipe):
 
 
 def train_sync(
-    f_m: list[Tensor], sounds: list[Tensor], recipe: SyncRecipe, path: Path, seed: int
-) -> tuple[SyncModel, list[dict]]:
+    f_m: list[Tensor], sounds: list[Tensor], recipe: SyncRecipe, path: Path, seed: int,
+    device: str = "auto",
+) -> tuple[SyncModel, list[dict]]:  # fmt: skip
     """Train E_a (eq. 3) on mouth codes (T, 32) and MFCC (4T, 20) of all corpus subjects.
 
-    Returns the model and the history. Arguments, history and errors as in `training.train`.
+    Returns the model, on the CPU, and the history. Arguments, history and errors as in
+    `training.train`.
     """
     torch.manual_seed(seed)
-    model, n = SyncModel(recipe.loss, recipe.context), recipe.window
+    where = pick_device(device)
+    model, n = SyncModel(recipe.loss, recipe.context).to(where), recipe.window
     model.f_m_std.copy_(torch.cat(f_m).std(0))
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         cuts = list(random_windows(f_m, n, recipe.batch, g))
         a = torch.stack([sounds[i][4 * s : 4 * (s + n)] for i, s in cuts])  # (B, 4n, 20)
         m = torch.stack([f_m[i][s : s + n] for i, s in cuts])  # (B, n, 32)
-        a, m = augment(a, m, g)
+        a, m = (x.to(where) for x in augment(a, m, g))
         return model.loss(model.audio(a), model.mouth(m)), {}
 
     data = digest(*f_m, *sounds)
-    return model, train(model, loss, recipe, path=path, seed=seed, data=data, label="E_a")
+    history = train(model, loss, recipe, path=path, seed=seed, data=data, label="E_a")
+    return model.cpu(), history

@@ -106,7 +106,7 @@ class Corpus:
 
 
 def fit_motion(
-    corpus: Corpus, recording: Recording, steps: int, out: Path, seed: int
+    corpus: Corpus, recording: Recording, steps: int, out: Path, seed: int, device: str = "auto"
 ) -> CrossModalEncoder:
     """Fine-tune the cross-modal encoder on the head motion and blinks of a person (eq. 9).
 
@@ -117,8 +117,8 @@ def fit_motion(
         corpus.save(out)
         recording.attributes.save(out / "attributes.npz")
     codes, path = corpus.codes(recording), out / "personal.safetensors"
-    recipe = CrossModalRecipe(steps)
-    return train_cme(corpus.vae, [codes.x], [codes.f_a], recipe, path, seed, corpus.cme)[0]
+    recipe, pair = CrossModalRecipe(steps), ([codes.x], [codes.f_a])
+    return train_cme(corpus.vae, *pair, recipe, path, seed, corpus.cme, device)[0]
 
 
 def fit_field(
@@ -145,13 +145,13 @@ def fit(
         profile: sets the numbers of steps.
         out: folder for the model, which `Subject.load` reads. A stopped run continues from there.
         corpus: the networks to start from; by default those in the package.
-        device: of the training of the field: "auto", "cpu" or "cuda".
+        device: of both trainings: "auto", "cpu" or "cuda".
 
     Returns the Subject. Raises as `training.train`.
     """
     out, corpus = Path(out), corpus or Corpus.load()
     say("head motion and blinks")
-    cme = fit_motion(corpus, recording, profile.cme_steps // 2, out, seed)
+    cme = fit_motion(corpus, recording, profile.cme_steps // 2, out, seed, device)
     say("radiance field")
     field, _ = fit_field(corpus, recording, FieldRecipe(profile.field_steps), out, seed, device)
     return Subject(corpus, cme, field, corpus.codes(recording).x)

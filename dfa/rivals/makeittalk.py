@@ -256,12 +256,13 @@ class Speaker(nn.Module):
         self.attention = nn.Sequential(
             Attention(width), Attention(width), nn.Linear(width, 6 + 3 * len(MANNER))
         )
+        self.register_buffer("manner", torch.tensor(MANNER), persistent=False)
 
     def forward(self, windows: Tensor, noise: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
         code = self.voice(voice)[:, None].expand(-1, windows.shape[1], -1)  # (B, T, 16)
         y = self.attention(self.lstm(torch.cat([self.sound(windows), noise, code], -1))[0])
         displaced = y.new_zeros(*y.shape[:2], 68, 3)
-        displaced[:, :, MANNER] = y[..., 6:].unflatten(-1, (-1, 3))
+        displaced[:, :, self.manner] = y[..., 6:].unflatten(-1, (-1, 3))
         return y[..., :6], displaced
 
 

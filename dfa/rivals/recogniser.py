@@ -22,7 +22,7 @@ from ..datasets.adnerf import read_features
 from ..media import FPS, InputError
 from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
 from ..recipe import Recipe, digest
-from ..training import load, train
+from ..training import load, pick_device, train
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # as in DeepSpeech
 BLANK = len(ALPHABET)  # index of CTC's blank, the last score
@@ -95,7 +95,7 @@ def ctc_loss(scores: list[Tensor], texts: list[str]) -> Tensor:
     """
     return F.ctc_loss(
         pad_sequence(scores).log_softmax(-1),
-        torch.cat([encode(t) for t in texts]),
+        torch.cat([encode(t) for t in texts]).to(scores[0].device),
         [len(s) for s in scores],
         [len(t) for t in texts],
         blank=BLANK,
@@ -145,23 +145,26 @@ class RecogniserRecipe(Recipe):
 
 
 def train_recogniser(
-    sounds: list[Tensor], texts: list[str], recipe: RecogniserRecipe, path: Path, seed: int
-) -> tuple[SpeechRecogniser, list[dict]]:
+    sounds: list[Tensor], texts: list[str], recipe: RecogniserRecipe, path: Path, seed: int,
+    device: str = "auto",
+) -> tuple[SpeechRecogniser, list[dict]]:  # fmt: skip
     """Train the recogniser on utterances, MFCC (n, 20), and their texts.
 
-    path: of the checkpoint; a finished training is loaded from it. Returns the recogniser and the
-    training's history.
+    path: of the checkpoint; a finished training is loaded from it. Returns the recogniser, on the
+    CPU, and the training's history.
     """
     torch.manual_seed(seed)
-    recogniser = SpeechRecogniser()
+    where = pick_device(device)
+    recogniser = SpeechRecogniser().to(where)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         i = torch.randint(len(sounds), (recipe.batch,), generator=g).tolist()
-        return ctc_loss(recogniser([sounds[k] for k in i]), [texts[k] for k in i]), {}
+        heard = [sounds[k].to(where) for k in i]
+        return ctc_loss(recogniser(heard), [texts[k] for k in i]), {}
 
     data, label = digest(*sounds, texts), "recogniser"
     history = train(recogniser, loss, recipe, path=path, seed=seed, data=data, label=label)
-    return recogniser, history
+    return recogniser.cpu(), history
 
 
 def load_recogniser(path: str | Path) -> SpeechRecogniser:

@@ -1,0 +1,1 @@
+"""What shows that the package works on a GPU, and how fast."""
