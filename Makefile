@@ -37,7 +37,7 @@ test: check
 
 # The networks that `dfa fit` starts from, put into the package after a quick run.
 weights: $(VENV)/.figures
-	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.method.talking_head import WEIGHTS, Corpus; expert.ship('runs/quick'); Corpus.load('runs/quick').save(WEIGHTS)"
+	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.gpu import proof; from dfa.method.talking_head import WEIGHTS, Corpus; expert.ship('runs/quick'); Corpus.load('runs/quick').save(WEIGHTS); proof.ship('runs/quick')"
 
 study: $(VENV)/.study
 	@$(RUN) dfa.study $(PROFILE)
@@ -46,7 +46,7 @@ captures: $(VENV)/.captures
 	@$(RUN) dfa captures
 
 clean:
-	rm -rf runs .snakemake figures/smoke figures/full
+	rm -rf runs .snakemake figures/smoke* figures/full* figures/quick,*
 
 # One stamp for each set of packages. Tests try everything.
 $(VENV)/.figures: EXTRAS := notebooks

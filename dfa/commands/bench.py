@@ -30,6 +30,12 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, help="CPU threads; by default one per core")
     p.add_argument("--device", default="auto", choices=DEVICES, help="device of the benchmark")
     p.add_argument("-o", "--output", help="also write the JSON to this file")
+    p.add_argument(
+        "--gpu",
+        action="store_true",
+        help="instead: prove a GPU in 8 minutes, step by step, each written to -o (by default"
+        " bench_gpu.json); run it again to continue",
+    )
     p.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,6 +48,12 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         check_output(args.output)
+    if args.gpu:
+        from ..gpu.proof import prove
+
+        result = prove(Path(args.output or "bench_gpu.json"))
+        print(json.dumps(result) if args.json else gpu_text(result))
+        return
     p = profile(args.profile)
     chosen = [args.subject] if args.subject else p.test
     found = bench(p, chosen, args.paper_seconds, args.threads, args.device)
@@ -81,3 +93,30 @@ def bench_table(result: dict) -> str:
             f" of paper, and {times(gain['to_any'])} at least to any PSNR on the way",
         ]
     )
+
+
+def gpu_text(result: dict) -> str:
+    """The result of `gpu.proof.prove` as text: a line or a few for each step."""
+    lines = [f"{result['device']}, PyTorch {result['torch']}"]
+    for name, step in result["steps"].items():
+        for why in ("skipped", "failed"):
+            if why in step:
+                lines.append(f"{name}: {why}: {step[why]}")
+        if "curve" in step:
+            rates = ", ".join(f"{v:.0f} frames/s at {k[4:]}" for k, v in step.items()
+                              if k.startswith("fps_"))  # fmt: skip
+            memory = step.get("peak_gpu_memory_mb", step["peak_memory_mb"])
+            lines.append(
+                f"{name}, {step['size']}x{step['size']}: {step['psnr']:.2f} dB held out after"
+                f" {step['train_s']:.0f} s, {step['curve_steps'][-1]} steps of"
+                f" {1000 * step['step_s']:.1f} ms; {rates}; {memory:.0f} MB;"
+                f" {100 * step['peak_share']:.1f} % of {step['peak_gflops']:.0f} GFLOP/s"
+            )
+        for key, unit in (("difference", "largest difference of a loss"),
+                          ("mixed_to_full", "loss of mixed precision, of float32's")):  # fmt: skip
+            if key in step:
+                lines.append(f"{name}, {unit}:")
+                lines += [f"  {what:32s} {value:.4g}" for what, value in step[key].items()]
+        if "loss_alone" in step:
+            lines.append(f"{name}: loss {step['loss']:.4g}, alone {step['loss_alone']:.4g}")
+    return "\n".join(lines)

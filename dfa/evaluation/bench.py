@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -41,7 +42,7 @@ THRESHOLDS = (25, 28, 30, 32)  # dB of held-out PSNR: `seconds_to_db` has the ti
 # which of two values is the worse one, by the name of the number
 WORSE = dict.fromkeys(("step_s", "train_s", "peak_memory_mb", "peak_gpu_memory_mb"), max)
 WORSE |= dict.fromkeys(("psnr", "fps_128", "fps_256", "peak_share"), min)
-PILOT = 3  # steps of a first short training: the last step's time decides how many steps fit
+PILOT = 3  # steps of a first short training, which decides how many fit; ten times more on a GPU
 
 
 def clock() -> float:
@@ -60,14 +61,19 @@ class Watch:
         evaluate: field -> dB; its time is not counted. It is called after 0.1 s of training, then
             each time the training time has doubled, but at least every `every` seconds.
         every: seconds of training.
+        told: called with each point of the curve.
     """
 
-    def __init__(self, evaluate: Callable[[Field], float] | None = None, every: float = 10.0):
-        self.evaluate, self.every = evaluate, every
+    def __init__(
+        self, evaluate: Callable[[Field], float] | None = None, every: float = 10.0,
+        told: Callable[[list[float]], None] = lambda point: None,
+    ) -> None:  # fmt: skip
+        self.evaluate, self.every, self.told = evaluate, every, told
         # seconds trained, seconds at which to evaluate next, clock when the current step began
         self.seconds, self.due, self.began = 0.0, 0.1, None
         self.steps: list[float] = []  # seconds of each step
         self.curve: list[list[float]] = []  # [seconds of training, dB]
+        self.looks: list[int] = []  # steps trained at each point of the curve
 
     def stop(self) -> None:
         """Record the time of the current step, if one is running."""
@@ -79,6 +85,8 @@ class Watch:
     def look(self, field: Field) -> None:
         """Evaluate the field, append the PSNR to the curve and print it to stderr."""
         self.curve.append([self.seconds, self.evaluate(field)])
+        self.looks.append(len(self.steps))
+        self.told([*self.curve[-1], self.looks[-1]])
         self.due = self.seconds + min(max(self.seconds, 0.1), self.every)
         print(f"{self.seconds:.1f} s: held-out PSNR {self.curve[-1][1]:.2f} dB", file=sys.stderr)
 
@@ -137,14 +145,18 @@ def fps(field: Field, cond: Tensor, size: int, seconds: float = 3.0) -> float:
 
 
 def measure(
-    kind: str, data: Path, p: Profile, paper_seconds: float, device: str, peak: float
-) -> dict[str, Any]:
+    kind: str, data: Path, p: Profile, seconds: float | None, device: str, peak: float,
+    sizes: Sequence[int] = (128, 256), keep: Path | None = None,
+    told: Callable[[list[float]], None] = lambda point: None,
+) -> dict[str, Any]:  # fmt: skip
     """The cost of training and rendering a field on one subject, as a dict for JSON.
 
     Args:
         kind: "fast" or "paper". data: the .npz that `prepare` wrote. p: the profile.
-        paper_seconds: how long the paper's field trains. device: a torch device or "auto".
-        peak: FLOP/s of the machine, from `peak_flops`.
+        seconds: how long it trains; None: for the profile's steps. device: a torch device or
+            "auto". peak: FLOP/s of the machine, from `peak_flops`.
+        sizes: frame sides at which to render. keep: a file for the weights.
+        told: as of `Watch`.
 
     Peak memory is that of the whole process until training ends, so call this in a fresh process.
     FLOPs count matrix products and convolutions.
@@ -153,35 +165,39 @@ def measure(
         frames, points, cond, n = (file[name] for name in ("frames", "points", "cond", "n"))
     cond, n, fast = torch.from_numpy(cond), int(n), kind == "fast"
 
-    def train(steps: int, watch: Watch) -> Field:
+    def train(steps: int, watch: Watch, keep: Path | None = None) -> Field:
         examples, recipe = (frames[:n], points[:n], cond[:n]), FieldRecipe(steps, kind=kind)
         with tempfile.TemporaryDirectory() as folder:  # empty: no earlier checkpoint is resumed
             path = Path(folder) / "field.safetensors"
             field, _ = train_field(*examples, recipe, path, 0, device, watch)
+            if keep:
+                shutil.copy(path, keep)
         watch.stop()
         return field
 
-    pilot = Watch()
-    watch = Watch(lambda field: held_out(field, cond[n:], frames[n:]), 10.0 if fast else 20.0)
+    pilot, short = Watch(), PILOT * (10 if pick_device(device).type == "cuda" else 1)
+    every = 10.0 if fast else 20.0
+    watch = Watch(lambda field: held_out(field, cond[n:], frames[n:]), every, told)
     with FlopCounterMode(display=False) as counter:
-        train(PILOT, pilot)
-    field = train(p.field_steps if fast else max(3, int(paper_seconds / pilot.steps[-1])), watch)
+        train(short, pilot)
+    fitting = p.field_steps if seconds is None else int(seconds / median(pilot.steps[2:]))
+    field = train(max(3, fitting), watch, keep)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch.look(field)
     batch = cond[n :: (len(cond) - n) // 8][:8] if fast else cond[n : n + 1]
-    step_s, flops_step = median(watch.steps), counter.get_total_flops() / PILOT
+    step_s, flops_step = median(watch.steps), counter.get_total_flops() / short
     found = dict(
         step_s=step_s,
         seconds_to_db={str(db): seconds_to(watch.curve, db) for db in THRESHOLDS},
         psnr=watch.curve[-1][1],
         flat_psnr=flat(frames, n),
         train_s=watch.seconds,
-        fps_128=fps(field, batch, 128),
-        fps_256=fps(field, batch, 256),
+        **{f"fps_{size}": fps(field, batch, size) for size in sizes},
         peak_memory_mb=memory * (1 if sys.platform == "darwin" else 1024) / 1e6,
         peak_share=flops_step / step_s / peak,
         flops_step=flops_step,
         curve=watch.curve,
+        curve_steps=watch.looks,
     )
     if field.h_mean.is_cuda:
         found["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
@@ -308,7 +324,8 @@ def bench(
             in_own_process(threads, prepare, name, p, data)
             for kind in FIELDS:
                 print(f"{name}, {kind} field", file=sys.stderr)
-                arguments = kind, data, p, paper_seconds, device, peak
+                seconds = paper_seconds if kind == "paper" else None
+                arguments = kind, data, p, seconds, device, peak
                 found[name][kind] = in_own_process(threads, measure, *arguments)
     return {
         "peak_gflops": peak / 1e9,
