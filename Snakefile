@@ -20,7 +20,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 PROFILE = config.get("profile", "quick")
-if PROFILE not in ("smoke", "quick", "full"):
+if PROFILE.partition(",")[0] not in ("smoke", "quick", "full"):
     sys.exit(f"no profile called {PROFILE!r}: choose smoke, quick or full")
 
 # {notebook: the notebooks whose results it reads}
@@ -51,7 +51,8 @@ DATA = {
     "12_ledger": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
-CORES = workflow.cores or os.cpu_count()  # a cluster's executor does not set workflow.cores
+# A cluster's executor does not set workflow.cores, and a job on it is given only its own.
+CORES = int(os.environ.setdefault("DFA_CORES", str(workflow.cores or os.cpu_count())))
 # These notebooks run in parallel, two of them on two cores. All others use all cores.
 THREADS = {
     "04_personality": 1,
@@ -61,6 +62,10 @@ THREADS = {
     "08_rivals_anyone": max(1, CORES // 2),
     "09_rivals_person": max(1, CORES // 2),
 }
+
+# What a cluster reserves for a notebook: minutes and MB.
+RESERVED = {"smoke": (30, 3000), "quick": (120, 4000), "full": (1440, 16000)}
+MINUTES, MEMORY = RESERVED[PROFILE.partition(",")[0]]
 
 RUNS = Path("runs", PROFILE)
 COPIES = Path("figures", PROFILE, "notebooks")
@@ -218,6 +223,9 @@ rule notebook:
     output:
         RUNS / "{name}.done",
     threads: lambda wildcards: THREADS.get(wildcards.name, CORES)
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY,
     run:
         run_notebook(wildcards.name, input.notebook, threads)
 
