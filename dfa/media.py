@@ -181,6 +181,12 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
         ) from error
 
 
+def duration(path: str | Path) -> float:
+    """Seconds that a media file says it lasts; 0 if it does not say."""
+    with _opened(path) as container:
+        return (container.duration or 0) / 1_000_000
+
+
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first video stream that is not a cover picture."""
     cover = av.stream.Disposition.attached_pic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zlib
@@ -95,9 +96,22 @@ class Frames:
         return np.fromfile(self.file, np.uint8, n).reshape(self.shape[1:])
 
 
-def check_room(T: int, size: int) -> None:
-    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit anywhere."""
-    n, folder = T * size * size * 3, tempfile.gettempdir()
+def scratch() -> str:
+    """The folder for temporary frames: TMPDIR, or /var/tmp, since /tmp may be in memory."""
+    usual = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
+    return os.environ.get("TMPDIR") or usual
+
+
+def check_room(T: int, size: int, memory: int = 0) -> None:
+    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit on the disk, or
+    this machine has less memory than these bytes."""
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    if 0 < has < memory:
+        raise InputError(
+            f"training at {size}x{size} pixels needs about {memory / 1e9:.1f} GB of memory, this"
+            f" machine has {has / 1e9:.1f} GB: choose a smaller --size"
+        )
+    n, folder = T * size * size * 3, scratch()
     if n > IN_MEMORY and n > (free := shutil.disk_usage(folder).free):
         raise InputError(
             f"{T} frames of {size}x{size} pixels are {n / 1e9:.1f} GB, but {folder} has only"
@@ -111,7 +125,7 @@ def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray
     if T * size * size * 3 <= IN_MEMORY:
         return frames_of(video, crop, size, T)
     check_room(T, size)
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile(dir=scratch())
     for frame in iter_squares(video, crop, size, T):
         file.write(np.ascontiguousarray(frame))
     return Frames(file, range(file.tell() // (size * size * 3)), size)

@@ -192,7 +192,7 @@ def metadata(path: str | Path) -> dict:
 
 def _write(tensors: dict[str, Tensor], path: str | Path, metadata: dict) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(path) as tmp:
         save_file(tensors, tmp, metadata={"dfa": json.dumps(metadata, default=str)})
 

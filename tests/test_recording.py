@@ -130,8 +130,10 @@ def test_a_field_learns_the_same_from_frames_in_a_file(in_file, tmp_path):
 
 
 def test_frames_that_fit_nowhere_are_refused_before_decoding(monkeypatch, tmp_path):
-    monkeypatch.setattr(recording.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     check_room(100, 512)
     check_room(340, 512)  # in memory
     with pytest.raises(InputError, match=r"786432.0 GB, but .* set TMPDIR to a folder"):
         check_room(10**9, 512)
+    with pytest.raises(InputError, match="at 512x512 pixels needs about 1000000.0 GB of memory"):
+        check_room(10, 512, memory=10**15)

@@ -94,10 +94,12 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     import torch
 
     from .. import __version__
+    from ..media import duration
+    from ..method.fast_field import FastField
     from ..method.talking_head import fit
     from ..method.tracking import tracked
     from ..profiles import profile
-    from ..recording import Recording
+    from ..recording import Recording, check_room
     from ..training import metadata, pick_device, rank_and_world, rank_zero_first, say
 
     out, p = Path(args.output), profile(args.profile)
@@ -108,6 +110,8 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     if p.field_steps < 1:
         raise InputError("--steps must be 1 or more")
     device = pick_device(args.device)
+    memory = FastField.training_memory(p.size)
+    check_room(round(duration(video) * FPS), p.size, memory if device.type == "cpu" else 0)
     say("tracking")
     with rank_zero_first(device):
         attributes = tracked(video, out / "attributes.npz")

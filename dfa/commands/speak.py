@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..media import FPS, InputError, check_output
-from . import seed, side
+from . import DEVICES, seed, side
 
 TEXT = "Render a fitted person who says the audio."
 
@@ -27,6 +27,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--pose-from", metavar="VIDEO", help="copy head motion and eyes from this video")
     p.add_argument("--size", type=side, help="frame side in pixels, even; by default the model's")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="device that renders")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,8 +38,9 @@ def run(args: argparse.Namespace) -> None:
     from ..media import SAMPLE_RATE, frame_count, read_voice, write_video
     from ..method.talking_head import Subject
     from ..method.tracking import track
+    from ..training import pick_device
 
-    folder = Path(args.model)
+    device, folder = pick_device(args.device), Path(args.model)
     if not (folder / "model.json").exists():
         raise InputError(
             f"{folder} has no finished model: make one with `dfa fit VIDEO -o {folder}`"
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         personal = subject.corpus.personal(track(args.pose_from))
         # keep the motion, but around the mean pose of this subject
         personal[:, :6] += subject.field.h_mean - personal[:, :6].mean(0)
+    subject.field.to(device)
     frames = subject.speak(audio, seed=args.seed, personal=personal, size=args.size)
     n = frame_count(audio)
     with torch.inference_mode():

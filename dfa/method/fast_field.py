@@ -134,6 +134,13 @@ class FastField(Field):
             self.conv3.weight.mul_(0.1)
             self.conv3.bias.zero_()
 
+    @staticmethod
+    def training_memory(size: int, channels: int = 24, bases: int = 10) -> int:
+        """Bytes that training needs, about: each weight with its gradient and two moments of Adam,
+        and 1.5 GB for the rest."""
+        grid, plane = (40 + size // 8) ** 3, channels * size**2
+        return 16 * ((bases + 1) * (grid + plane) + plane // 4) + 1_500_000_000
+
     def parameter_groups(self) -> list[dict]:
         """Grids and planes learn faster than networks."""
         fast = {"density": 1e-1, "front": 4e-2, "front_bases": 4e-2, "background": 4e-2}

@@ -35,7 +35,7 @@ class DFANeRF(Method):
         Raises InputError if it is missing.
         """
         self.subject = Subject.load(self.folder, self.corpus)
-        self.field, self.sync = self.subject.field, self.corpus.sync
+        self.field, self.sync = self.subject.field.to(self.device), self.corpus.sync
         for name in ("field", "personal"):
             self.seconds[name] = metadata(self.folder / f"{name}.safetensors")["seconds"]
 
