@@ -20,8 +20,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 PROFILE = config.get("profile", "quick")
-if PROFILE.partition(",")[0] not in ("smoke", "quick", "full"):
-    sys.exit(f"no profile called {PROFILE!r}: choose smoke, quick or full")
+if workflow.is_main_process:
+    from dfa.media import InputError
+    from dfa.profiles import profile
+
+    try:
+        profile(PROFILE)
+    except InputError as error:
+        sys.exit(str(error))
 
 # {notebook: the notebooks whose results it reads}
 AFTER = {
@@ -51,7 +57,7 @@ DATA = {
     "12_ledger": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
-# A cluster's executor does not set workflow.cores, and a job on it is given only its own.
+# A cluster's executor does not set workflow.cores, and a job on it sees only its own cores.
 CORES = int(os.environ.setdefault("DFA_CORES", str(workflow.cores or os.cpu_count())))
 # These notebooks run in parallel, two of them on two cores. All others use all cores.
 THREADS = {
@@ -63,7 +69,8 @@ THREADS = {
     "09_rivals_person": max(1, CORES // 2),
 }
 
-# What a cluster reserves for a notebook: minutes and MB.
+# What a cluster reserves for a notebook: minutes and MB, and for those that train `gpus`.
+GPUS = int(config.get("gpus", 0))
 RESERVED = {"smoke": (30, 3000), "quick": (120, 4000), "full": (1440, 16000)}
 MINUTES, MEMORY = RESERVED[PROFILE.partition(",")[0]]
 
@@ -224,6 +231,7 @@ rule notebook:
         RUNS / "{name}.done",
     threads: lambda wildcards: THREADS.get(wildcards.name, CORES)
     resources:
+        gpu=lambda wildcards: GPUS if wildcards.name in THREADS else 0,
         runtime=MINUTES,
         mem_mb=MEMORY,
     run:

@@ -61,25 +61,27 @@ def profile(name: str) -> Profile:
     """The profile called `name`: smoke, quick or full, with other settings after it, if any.
 
     "full,seconds=20,steps=2,test=subject_a" is the full profile with these settings. `steps` sets
-    all settings that end so; the names in a list are joined by "+". The name is that of the run's
-    folders too, so they stay apart. Raises InputError for an unknown name or value.
+    all settings that end so, and `rival_effort` to a thousandth of it. The names in a list are
+    joined by "+". The name is that of the run's folders too, so they stay apart. Raises InputError
+    for an unknown name or value.
     """
     base, *changes = name.split(",")
     if base not in PROFILES:
         raise InputError(f"no profile called {base!r}: choose one of {', '.join(PROFILES)}")
-    p = PROFILES[base]
+    p, known = PROFILES[base], [f.name for f in fields(Profile)[1:]]
     for change in changes:
         key, _, text = change.partition("=")
-        keys = [f.name for f in fields(p) if f.name != "name" and
-                (f.name == key or key == "steps" and f.name.endswith("_steps"))]  # fmt: skip
+        keys = [k for k in known if k == key or key == "steps" and k.endswith("_steps")]
+        if not keys:
+            raise InputError(f"no setting {key!r} of a profile: choose one of {', '.join(known)}")
+        kind = type(getattr(p, keys[0]))
         try:
-            old = getattr(p, keys[0])
-            value = tuple(text.split("+")) if isinstance(old, tuple) else type(old)(text)
-        except (IndexError, ValueError) as error:
-            known = ", ".join(f.name for f in fields(p)[1:])
-            raise InputError(f"no setting {change!r} of a profile: they are {known}") from error
-        good = set(value) <= set(NAMES) if isinstance(value, tuple) else 0 < value < math.inf
+            value = tuple(text.split("+")) if kind is tuple else kind(text)
+        except ValueError as error:
+            raise InputError(f"{change!r}: this setting is of the type {kind.__name__}") from error
+        good = set(value) <= set(NAMES) if kind is tuple else 0 < value < math.inf
         if not good:
             raise InputError(f"{change!r}: a setting is more than 0, or names of sample captures")
-        p = replace(p, **dict.fromkeys(keys, value))
+        effort = {"rival_effort": value / 1000} if key == "steps" else {}
+        p = replace(p, **dict.fromkeys(keys, value), **effort)
     return replace(p, name=name)

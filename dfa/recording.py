@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -68,8 +68,9 @@ class Attributes:
 class Frames:
     """Frames (T, S, S, 3) uint8 in a temporary file; in memory are only those that are asked for.
 
-    Indexed like an array: a number or several read these frames, a slice gives `Frames` again.
-    `np.asarray` reads all. The file has no name and goes with the last object that uses it.
+    Indexed like an array. A slice of more than IN_MEMORY bytes gives `Frames` again, all else reads
+    what it names; `np.asarray` reads all. The file has no name and goes with the last object that
+    uses it.
     """
 
     dtype = np.dtype(np.uint8)
@@ -84,11 +85,16 @@ class Frames:
         return (self[t] for t in range(len(self)))
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([*self]).astype(dtype or self.dtype, copy=False)
+        frames = np.stack([*self]) if len(self) else np.empty(self.shape, self.dtype)
+        return frames.astype(dtype or self.dtype, copy=False)
 
-    def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> np.ndarray | Frames:
+    def __getitem__(self, index: Any) -> np.ndarray | Frames:
+        if isinstance(index, tuple):
+            frames, rest = np.asarray(self[index[0]]), index[1:]
+            return frames[(slice(None), *rest)] if frames.ndim == 4 else frames[rest]
         if isinstance(index, slice):
-            return Frames(self.file, self.numbers[index], self.shape[1])
+            part = Frames(self.file, self.numbers[index], self.shape[1])
+            return np.asarray(part) if np.prod(part.shape) <= IN_MEMORY else part
         if np.ndim(index):
             return np.stack([self[int(t)] for t in np.arange(len(self))[index]])
         n = int(np.prod(self.shape[1:]))
@@ -99,12 +105,17 @@ class Frames:
 def scratch() -> str:
     """The folder for temporary frames: TMPDIR, or /var/tmp, since /tmp may be in memory."""
     usual = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
-    return os.environ.get("TMPDIR") or usual
+    folder = os.environ.get("TMPDIR") or usual
+    if not os.path.isdir(folder):
+        raise InputError(f"TMPDIR is {folder}, which is not a folder: set it to one with room")
+    return folder
 
 
 def check_room(T: int, size: int, memory: int = 0) -> None:
-    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit on the disk, or
-    this machine has less memory than these bytes."""
+    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit on the disk.
+
+    memory: bytes that a training needs; also raises if this machine has less. 0: not checked.
+    """
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     if 0 < has < memory:
         raise InputError(
@@ -112,6 +123,7 @@ def check_room(T: int, size: int, memory: int = 0) -> None:
             f" machine has {has / 1e9:.1f} GB: choose a smaller --size"
         )
     n, folder = T * size * size * 3, scratch()
+    n *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if n > IN_MEMORY else 1  # each process its own
     if n > IN_MEMORY and n > (free := shutil.disk_usage(folder).free):
         raise InputError(
             f"{T} frames of {size}x{size} pixels are {n / 1e9:.1f} GB, but {folder} has only"
@@ -176,7 +188,7 @@ class Recording:
         if len(found) != len(self):
             what = f"{self.name}: the video has {len(found)} frames, its attributes {len(self)}"
             raise InputError(f"{what}: track it again with `dfa track`")
-        return np.asarray(found) if np.prod(found.shape) <= IN_MEMORY else found
+        return found
 
     def part(self, start: int, stop: int | None = None) -> Recording:
         """Frames start to stop - 1, with their audio and attributes."""

@@ -46,6 +46,10 @@ def pick_device(device: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise InputError(f"there is no device {device!r}: choose auto, cpu or cuda") from error
     if found.type != "cuda":
+        try:
+            torch.zeros(1, device=found).item()
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            raise InputError(f"no use of {device!r} here: choose auto, cpu or cuda") from error
         return found
     if not n:
         raise InputError("there is no CUDA device: choose --device cpu")
@@ -89,7 +93,7 @@ def say(*words: object, file: TextIO | None = None) -> None:
 
 
 def _autocast(device: torch.device, precision: str | None) -> torch.autocast:
-    """The context of a forward pass, of `precision` or of `fabric run --precision`."""
+    """The context of a forward pass; `precision` as of `train`."""
     default = "bf16-mixed" if device.type == "cuda" else "32-true"
     precision = precision or os.environ.get("LT_PRECISION", default)
     if precision not in PRECISIONS:
@@ -142,7 +146,7 @@ def _average(
     mean = fabric.all_reduce(flat, reduce_op="sum") / fabric.world_size
     numbers, *means = mean.split([len(logged), *(p.numel() for p in parameters)])
     for p, grad in zip(parameters, means, strict=True):
-        p.grad = grad.view_as(p).to(p.dtype)
+        p.grad = grad.view_as(p).to(p)  # processes that share a GPU average on the CPU
     return dict(zip(logged, numbers.tolist(), strict=True))
 
 
@@ -310,7 +314,7 @@ def train(
     model: nn.Module, loss_fn: Callable[[torch.Generator], tuple[Tensor, dict[str, float]]],
     recipe: Recipe, *, path: str | Path, seed: int, data: str, groups: Iterable[dict] | None = None,
     uses: Sequence[nn.Module] = (), code: Sequence[object] = (), label: str = "",
-    save_every: float = 20.0, precision: str | None = None,
+    save_every: float = 20.0, precision: str | None = "32-true",
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train `model` in place, on its device, for `recipe.steps` steps of AdamW. Resumable.
 
@@ -329,9 +333,10 @@ def train(
         uses, code: other networks and code that the weights depend on, see `recipe.key`.
         label: name of the training in messages.
         save_every: seconds between checkpoints; does not change the result.
-        precision: one of `PRECISIONS`, for `loss_fn`; weights stay float32. None: bf16-mixed on
-            CUDA, else 32-true. Precision, device and number of processes are not part of the key:
-            a CPU loads what a GPU trained.
+        precision: one of `PRECISIONS`, for `loss_fn`; weights stay float32. None, for networks
+            that bear it: that of `fabric run --precision`, or bf16-mixed on CUDA, else 32-true.
+            Precision, device and number of processes are not part of the key: a CPU loads what a
+            GPU trained.
 
     Returns the history: a list of dicts, one for each 1 % of the steps, with the mean of the logged
     values. Raises FloatingPointError if the loss is not finite, InputError if `path` cannot be

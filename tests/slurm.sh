@@ -10,7 +10,7 @@ REPO="$(cd "$(dirname "$0")/.." && pwd)"
 WORK="$(mktemp -d)"
 PATH="$PATH:/usr/sbin"
 
-if ! command -v slurmctld munged > /dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null; then
   [ "$(id -u)" = 0 ] || { echo "SLURM is missing: apt-get install slurm-wlm munge"; exit 77; }
   apt-get install -y --no-install-recommends slurm-wlm munge > "$WORK/apt.log" 2>&1 ||
     { echo "SLURM cannot be installed here: $(tail -1 "$WORK/apt.log")"; exit 77; }
@@ -66,7 +66,7 @@ for way in local cluster; do
   git clone -q "$REPO" "$WORK/$way"
   (cd "$WORK/$way" && make .venv/.figures > "$WORK/$way.setup.log" 2>&1)
 done
-"$WORK/cluster/.venv/bin/python" -m pip install -q "$WORK/cluster[slurm]" 2>&1 | grep -v notice || true
+"$WORK/cluster/.venv/bin/python" -m pip install -q --disable-pip-version-check -e "$WORK/cluster[slurm]"
 cd "$WORK/cluster"
 SECONDS=0
 .venv/bin/python -m snakemake --workflow-profile profiles/slurm --config "profile=$PROFILE" \
@@ -78,4 +78,5 @@ SECONDS=0
   { tail -30 "$WORK/local.log"; exit 1; }
 echo "without: $SECONDS s"
 "$WORK/local/.venv/bin/python" "$REPO/tests/same_tables.py" {"$WORK/local","$WORK/cluster"}"/figures/$PROFILE/tables"
+stop
 rm -rf "$WORK"

@@ -18,7 +18,7 @@ def test_settings_after_the_name():
     p, full = asdict(profile(name)), asdict(profile("full"))
     assert p.pop("name") == name  # so its folders are its own
     wanted = {k: 2 for k in full if k.endswith("_steps")} | {"field_steps": 3, "seconds": 20.0}
-    wanted |= {"test": ("subject_a",), "corpus": ("corpus_02", "corpus_05")}
+    wanted |= {"rival_effort": 0.002, "test": ("subject_a",), "corpus": ("corpus_02", "corpus_05")}
     assert {k: v for k, v in p.items() if v != full[k]} == wanted
     assert isinstance(p["seconds"], float) and isinstance(p["field_steps"], int)
 
@@ -27,10 +27,10 @@ def test_settings_after_the_name():
     "name, error",
     [
         ("fool", "no profile called 'fool': choose one of smoke, quick, full"),
-        ("full,speed=2", "no setting 'speed=2' of a profile: they are size, seconds"),
-        ("full,name=x", "no setting 'name=x'"),
-        ("full,seconds", "no setting 'seconds'"),
-        ("full,field_steps=2.5", "no setting 'field_steps=2.5'"),
+        ("full,speed=2", "no setting 'speed' of a profile: choose one of size, seconds"),
+        ("full,name=x", "no setting 'name'"),
+        ("full,seconds", "'seconds': this setting is of the type float"),
+        ("full,field_steps=2.5", "'field_steps=2.5': this setting is of the type int"),
         ("full,seconds=-2", "'seconds=-2': a setting is more than 0"),
         ("full,seconds=nan", "'seconds=nan': a setting is more than 0"),
         ("full,steps=0", "'steps=0': a setting is more than 0"),

@@ -34,7 +34,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--gpu",
         action="store_true",
         help="instead: prove a GPU in 8 minutes, step by step, each written to -o (by default"
-        " bench_gpu.json); run it again to continue",
+        " bench_gpu.json); run it again to continue; only -o and --json go with it",
     )
     p.add_argument("--json", action="store_true", help="print JSON")
 
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
 
         result = prove(Path(args.output or "bench_gpu.json"))
         print(json.dumps(result) if args.json else gpu_text(result))
-        return
+        bad = [s for s in result["steps"].values() if "failed" in s or not s.get("agrees", True)]
+        raise SystemExit(int(bool(bad)))
     p = profile(args.profile)
     chosen = [args.subject] if args.subject else p.test
     found = bench(p, chosen, args.paper_seconds, args.threads, args.device)
@@ -116,7 +117,10 @@ def gpu_text(result: dict) -> str:
                           ("mixed_to_full", "loss of mixed precision, of float32's")):  # fmt: skip
             if key in step:
                 lines.append(f"{name}, {unit}:")
-                lines += [f"  {what:32s} {value:.4g}" for what, value in step[key].items()]
+                lines += [f"  {what:32s} {value:.4g}" if isinstance(value, float) else
+                          f"  {what:32s} {value}" for what, value in step[key].items()]  # fmt: skip
+        if "agrees" in step:
+            lines.append(f"  {'all' if step['agrees'] else 'NOT all'} within {step['tolerance']}")
         if "loss_alone" in step:
             lines.append(f"{name}: loss {step['loss']:.4g}, alone {step['loss_alone']:.4g}")
     return "\n".join(lines)

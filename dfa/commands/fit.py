@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..media import FPS, InputError, check_output
-from ..profiles import PROFILES
 from . import DEVICES, images_of, seed, side, write_json
 
 try:
@@ -34,7 +33,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         " of the AD-NeRF family with its aud.wav",
     )
     p.add_argument("-o", "--output", required=True, help="folder for the model")
-    p.add_argument("--profile", default="quick", choices=PROFILES, help="settings")
+    p.add_argument(
+        "--profile",
+        default="quick",
+        help="settings: smoke, quick or full, or one with others, as quick,field_steps=4000",
+    )
     p.add_argument(
         "--steps", type=int, help="training steps of the field, by default the profile's"
     )

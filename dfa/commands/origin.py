@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ..profiles import PROFILES
-
 TEXT = (
     "Show the origin of a figure, table or video in figures/: notebook, cell, parameters,"
     " seeds, commit, hashes; and what has changed since. Run it inside the repository."
@@ -16,7 +14,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     """Its options."""
     p.add_argument("what", help="an id such as table2, or a file under figures/")
     p.add_argument("value", nargs="?", help="a number or word in its table: print the rows with it")
-    p.add_argument("--profile", default="quick", choices=PROFILES, help="profile of the run")
+    p.add_argument("--profile", default="quick", help="profile of the run")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ THRESHOLDS = (25, 28, 30, 32)  # dB of held-out PSNR: `seconds_to_db` has the ti
 # which of two values is the worse one, by the name of the number
 WORSE = dict.fromkeys(("step_s", "train_s", "peak_memory_mb", "peak_gpu_memory_mb"), max)
 WORSE |= dict.fromkeys(("psnr", "fps_128", "fps_256", "peak_share"), min)
-PILOT = 3  # steps of a first short training, which decides how many fit; ten times more on a GPU
+PILOT = 3  # steps of a first short training, which decides how many fit; on a GPU 30
 
 
 def clock() -> float:
@@ -175,17 +175,21 @@ def measure(
         watch.stop()
         return field
 
-    pilot, short = Watch(), PILOT * (10 if pick_device(device).type == "cuda" else 1)
+    pilot, on_gpu = Watch(), pick_device(device).type == "cuda"
     every = 10.0 if fast else 20.0
     watch = Watch(lambda field: held_out(field, cond[n:], frames[n:]), every, told)
-    with FlopCounterMode(display=False) as counter:
-        train(short, pilot)
+    with FlopCounterMode(display=False) as counter:  # counting takes time: other steps are timed
+        train(1, Watch())
+    train(PILOT * (10 if on_gpu else 1), pilot)
     fitting = p.field_steps if seconds is None else int(seconds / median(pilot.steps[2:]))
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     field = train(max(3, fitting), watch, keep)
+    gpu_memory = torch.cuda.max_memory_allocated() if on_gpu else 0
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch.look(field)
     batch = cond[n :: (len(cond) - n) // 8][:8] if fast else cond[n : n + 1]
-    step_s, flops_step = median(watch.steps), counter.get_total_flops() / short
+    step_s, flops_step = median(watch.steps), counter.get_total_flops()
     found = dict(
         step_s=step_s,
         seconds_to_db={str(db): seconds_to(watch.curve, db) for db in THRESHOLDS},
@@ -199,8 +203,8 @@ def measure(
         curve=watch.curve,
         curve_steps=watch.looks,
     )
-    if field.h_mean.is_cuda:
-        found["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    if on_gpu:
+        found["peak_gpu_memory_mb"] = gpu_memory / 1e6
     return found
 
 

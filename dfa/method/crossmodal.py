@@ -17,7 +17,6 @@ from ..recipe import Recipe, digest
 from ..training import pick_device, random_windows, train
 from .gpvae import (
     BOP,
-    FULL,
     JITTER,
     NETS,
     POSE,
@@ -261,7 +260,7 @@ def train_cme(
     cme = CrossModalEncoder(vae) if start is None else copy.deepcopy(start)
     x, n = [centred(s)[0] for s in x], min(WINDOW, *map(len, x))
     cme.count_blinks(vae, x)
-    vae.to(where), cme.to(where)
+    vae, cme = copy.deepcopy(vae).to(where), cme.to(where)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         cuts = list(random_windows(x, n, recipe.batch, g))
@@ -272,9 +271,8 @@ def train_cme(
 
     data, label = digest(*x, *(f_a or [])), "cross-modal encoder"
     history = train(
-        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label, precision=FULL
+        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label
     )  # fmt: skip
-    vae.cpu()
     return cme.cpu(), history
 
 

@@ -112,6 +112,7 @@ def train_field(
     history = train(
         corrections or field, loss, replace(recipe, warmup=field.warmup), path=path, seed=seed,
         data=digest(frames, points, cond), groups=groups, label="radiance field",
+        precision=None,
     )  # fmt: skip
     return field, history
 

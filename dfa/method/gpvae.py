@@ -29,7 +29,6 @@ POSE = 6  # number of channels of h, the first channels of x; the others are f_e
 BOP = 25  # frames of the beginning of pose, τ
 WINDOW = 100  # frames per training window, T
 JITTER = 1e-2  # variance of the white noise in each kernel: keeps it positive definite
-FULL = "32-true"  # precision of a training: covariances lose their meaning in half precision
 KAPPA = 20.0  # κ, slope of tanh(κ z_0): how sharp a zero crossing is
 VARIANTS = {  # row of table 4: (network, with a Gaussian process)
     "MLP VAE": ("mlp", False),
@@ -391,7 +390,5 @@ def train_vae(
         return vae.loss(torch.stack(windows).to(where), g, recipe.beta)  # (batch, WINDOW, 14)
 
     data, label = digest(*x), recipe.variant
-    history = train(
-        vae, loss, recipe, path=path, seed=seed, data=data, label=label, precision=FULL
-    )  # fmt: skip
+    history = train(vae, loss, recipe, path=path, seed=seed, data=data, label=label)
     return vae.cpu(), history

@@ -188,7 +188,7 @@ class ADNeRF(Method):
         ):
             uses = [self.head] if field is self.torso else []
             groups = field.parameter_groups()
-            self.learn(what, field, loss, RECIPE, data, groups, uses)
+            self.learn(what, field, loss, RECIPE, data, groups, uses, precision=None)
 
     @torch.inference_mode()
     def render(

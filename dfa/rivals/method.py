@@ -71,6 +71,7 @@ class Method(ABC):
         data: str,
         groups: list[dict] | None = None,
         uses: Sequence[nn.Module] = (),
+        precision: str | None = "32-true",
     ) -> None:
         """Run `training.train` with this method's folder, seed and effort, and keep its curve.
 
@@ -78,7 +79,7 @@ class Method(ABC):
             what: the training's name, for its file and log.
             data: digest of the training data.
             groups: the optimiser's parameter groups; by default all parameters of `model`.
-            uses: other networks that the loss reads.
+            uses: other networks that the loss reads. precision: as of `train`.
 
         A stored training is reused only if the code of `fit` too, which prepares the data, is the
         same.
@@ -87,7 +88,7 @@ class Method(ABC):
         recipe = replace(recipe, steps=max(2, round(recipe.steps * self.effort)))
         self.curves[what] = train(
             model, loss, recipe, path=path, seed=self.seed, data=data, groups=groups, uses=uses,
-            code=[type(self).fit], label=f"{self.name} {what}",
+            code=[type(self).fit], label=f"{self.name} {what}", precision=precision,
         )  # fmt: skip
         self.seconds[what] = metadata(path)["seconds"]
 

@@ -20,6 +20,7 @@ from torch.utils.backend_registration import (
 NAME = "second"
 CPU, aten = torch.device("cpu"), torch.ops.aten
 COPIES = {aten.copy_, aten._to_copy, aten._copy_from}
+STRICT = {aten.cat, aten.stack, aten.mm, aten.bmm, aten.addmm}  # not even numbers may be elsewhere
 # Indices may be on the CPU; the lengths of a packed sequence must be.
 FIRST = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 FIRST |= {aten._pack_padded_sequence, aten._pack_padded_sequence_backward}
@@ -65,7 +66,7 @@ def computed(func, *args, **kwargs):
     kind = func.overloadpacket
     checked = tree_leaves((args[0], args[2:])) if kind in FIRST else tensors
     elsewhere = [x for x in checked if isinstance(x, torch.Tensor) and not isinstance(x, Second)]
-    if ours and kind not in COPIES and any(x.dim() for x in elsewhere):
+    if ours and kind not in COPIES and any(x.dim() or kind in STRICT for x in elsewhere):
         raise RuntimeError(f"{func} has tensors on {NAME} and on the CPU")
 
     def on_cpu(x):

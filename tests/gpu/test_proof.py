@@ -7,6 +7,8 @@ import torch
 
 from dfa.cli import main
 from dfa.gpu import proof
+from dfa.media import InputError
+from dfa.method.field_training import load_field
 
 
 def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
@@ -45,6 +47,7 @@ def test_a_step_that_fails_leaves_the_others_and_is_done_again(tmp_path, monkeyp
 
 def test_a_step_that_no_longer_fits_waits_for_the_next_run(tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "pick_device", lambda name: "cpu")
+    monkeypatch.delenv(proof.PRETEND, raising=False)
     monkeypatch.setattr(proof, "STEPS", {"long": (61.0, None), "short": (59.0, None)})
     monkeypatch.setattr(proof.bench, "in_own_process", lambda *args: {})
     steps = proof.prove(tmp_path / "g.json", minutes=1.0)["steps"]
@@ -55,16 +58,17 @@ def test_a_step_that_no_longer_fits_waits_for_the_next_run(tmp_path, monkeypatch
 def test_the_whole_in_miniature(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(proof.PRETEND, "cpu")
     out = tmp_path / "bench_gpu.json"
-    assert main(["bench", "--gpu", "-o", str(out)]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "--gpu", "-o", str(out)])
     text, found = capsys.readouterr().out, json.loads(out.read_text())
     assert found["miniature"] and "synthetic actors" in found["data"]
     steps = found["steps"]
     assert list(steps) == list(proof.STEPS)
     assert all("seconds" in step for step in steps.values())
+    assert load_field(tmp_path / "bench_gpu" / "paper_field.safetensors").size == 16
     for name, kind in (("paper_field", "paper"), ("our_field", "fast")):
         field = steps[name]
         assert len(field["curve"]) == len(field["curve_steps"]) and field["psnr"] > 5
-        assert (tmp_path / "bench_gpu" / f"{kind}_field.safetensors").exists()
         lines = (tmp_path / "bench_gpu" / f"{kind}.jsonl").read_text().splitlines()
         assert [json.loads(line)[:2] for line in lines] == field["curve"]
     assert steps["agreement"]["agrees"] and set(steps["agreement"]["difference"].values()) == {0}
@@ -73,3 +77,15 @@ def test_the_whole_in_miniature(tmp_path, capsys, monkeypatch):
     )
     for name in steps:
         assert name in text
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"device": "another"}'])
+def test_other_results_are_not_written_over(text, tmp_path, monkeypatch):
+    monkeypatch.setenv(proof.PRETEND, "cpu")
+    out = tmp_path / "g.json"
+    out.write_text(text)
+    with pytest.raises(InputError, match="g.json holds other results"):
+        proof.prove(out)
+    assert out.read_text() == text
+    with pytest.raises(InputError, match="is no name of a .json file"):
+        proof.prove(tmp_path / "results")

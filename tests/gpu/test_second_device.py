@@ -3,6 +3,7 @@
 A tensor that is left on the CPU raises here as it does on a GPU.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from conftest import conditions
 
 from dfa import training
-from dfa.gpu import trainings
+from dfa.gpu import proof, trainings
 from dfa.method.field import Field, render_all
 from dfa.rivals import Method
+from dfa.training import PRECISIONS
 
 DEVICE = f"{second_device.NAME}:0"
 TRAININGS = trainings.trainings()
@@ -54,6 +56,33 @@ def test_a_training_gives_there_what_it_gives_on_the_cpu(name, tmp_path, unlaunc
         np.testing.assert_allclose(losses[DEVICE][what], expected, rtol=1e-3, err_msg=what)
     difference = np.subtract(frames["cpu"], frames[DEVICE], dtype=float)
     assert difference.size == 0 or np.abs(difference).mean() < 0.5  # grey levels of 255
+
+
+def test_the_proof_compares_it_with_the_cpu(tmp_path, unlaunched, monkeypatch):
+    there = replace(proof.MINIATURE, device=DEVICE)
+    found = proof.agreement(there, tmp_path)
+    assert found["agrees"] and list(found["difference"]) == [*there.names]
+    losses = proof._losses
+
+    def disturbed(learn, steps, device, precision):
+        off = 1.1 if device == DEVICE else 1.0
+        return {k: [off * x for x in v] for k, v in losses(learn, steps, device, precision).items()}
+
+    monkeypatch.setattr(proof, "_losses", disturbed)
+    found = proof.agreement(replace(there, names=("F_d",)), tmp_path)
+    assert not found["agrees"] and found["difference"]["F_d"] == pytest.approx(0.1, rel=0.1)
+
+
+MIXED = ("fast field", "paper field", "AD-NeRF")
+
+
+@pytest.mark.slow  # the CPU emulates half precision
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_precision_learns_the_same(name):
+    full, mixed = (proof._losses(TRAININGS[name], 2, "cpu", kind) for kind in PRECISIONS)
+    for what, expected in full.items():
+        np.testing.assert_allclose(mixed[what], expected, rtol=0.05, err_msg=what)
+        assert mixed[what] != expected  # it was not float32 again
 
 
 @pytest.mark.parametrize("name", ["F_d", "Trans GP-VAE", "fast field", "Wav2Lip"])
