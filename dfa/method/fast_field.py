@@ -137,9 +137,9 @@ class FastField(Field):
     @staticmethod
     def training_memory(size: int, channels: int = 24, bases: int = 10) -> int:
         """Bytes that training needs, about: each weight with its gradient and two moments of Adam,
-        and 1.5 GB for the rest."""
+        and 2.2 GB for the rest."""
         grid, plane = (40 + size // 8) ** 3, channels * size**2
-        return 16 * ((bases + 1) * (grid + plane) + plane // 4) + 1_500_000_000
+        return 16 * ((bases + 1) * (grid + plane) + plane // 4) + 2_200_000_000
 
     def parameter_groups(self) -> list[dict]:
         """Grids and planes learn faster than networks."""
