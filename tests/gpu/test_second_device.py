@@ -18,6 +18,7 @@ from dfa.method.field import Field, render_all
 from dfa.rivals import Method
 from dfa.training import PRECISIONS
 
+pytestmark = pytest.mark.long
 DEVICE = f"{second_device.NAME}:0"
 TRAININGS = trainings.trainings()
 
