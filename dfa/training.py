@@ -48,7 +48,7 @@ def pick_device(device: str = "auto") -> torch.device:
     if found.type != "cuda":
         try:
             torch.zeros(1, device=found).item()
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
+        except (RuntimeError, AssertionError) as error:
             raise InputError(f"no use of {device!r} here: choose auto, cpu or cuda") from error
         return found
     if not n:

@@ -224,7 +224,9 @@ def test_an_unknown_profile_is_one_line(repo):
         text=True,
     )
     assert done.returncode
-    assert done.stderr.splitlines()[-1] == ("no profile called 'huge': choose smoke, quick or full")
+    assert done.stderr.splitlines()[-1] == (
+        "no profile called 'huge': choose one of smoke, quick, full"
+    )
 
 
 # ------------------------------------------------------------------------------ the real thing

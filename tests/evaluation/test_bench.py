@@ -185,7 +185,9 @@ def test_bench_measures_both_fields_alike(tiny, capsys, monkeypatch):
     assert set(result["subjects"]) == {"subject_b"}
     for kind, found in result["subjects"]["subject_b"].items():
         assert result["fields"][kind] == {
-            k: v for k, v in found.items() if k not in ("curve", "flops_step", "flat_psnr")
+            k: v
+            for k, v in found.items()
+            if k not in ("curve", "curve_steps", "flops_step", "flat_psnr")
         }
         assert set(found["seconds_to_db"]) == {"25", "28", "30", "32"}
         steps = 4 if kind == "fast" else 3
