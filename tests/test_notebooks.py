@@ -187,7 +187,8 @@ def test_a_killed_run_goes_on(repo, whole_group):
     # No step twice: the kernel died with its run, or the second run waited for the first's.
     assert len(steps.read_text()) == 10
     assert not any(line.endswith("step 0/10") for line in said)
-    assert runs(repo) == {FIRST: 1 if whole_group else 2, SECOND: 1}
+    # Whoever holds the lock while the second run starts may also have ended before it.
+    assert runs(repo)[SECOND] == 1 and runs(repo)[FIRST] in ((1,) if whole_group else (1, 2))
 
 
 @pytest.mark.long
