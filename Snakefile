@@ -50,7 +50,7 @@ WEIGHTS = sorted(map(str, Path("dfa/data/weights").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
     "04_personality": ["dfa/data/reported.yaml"],
-    "05_radiance_field": ["dfa/data/bench.json", *WEIGHTS],
+    "05_radiance_field": [*sorted(map(str, Path("dfa/data").glob("bench*.json"))), *WEIGHTS],
     "07_audio_features": ["dfa/data/reported.yaml"],
     "10_comparison": ["dfa/data/reported.yaml"],
     "11_user_study": ["dfa/data/reported.yaml"],
