@@ -19,7 +19,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-PROFILE = config.get("profile", "quick")
+PROFILE = str(config.get("profile", "quick"))
 if workflow.is_main_process:
     from dfa.media import InputError
     from dfa.profiles import profile

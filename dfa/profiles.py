@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 
 from .captures import CORPUS, NAMES, TEST
@@ -69,19 +68,33 @@ def profile(name: str) -> Profile:
     if base not in PROFILES:
         raise InputError(f"no profile called {base!r}: choose one of {', '.join(PROFILES)}")
     p, known = PROFILES[base], [f.name for f in fields(Profile)[1:]]
-    for change in changes:
-        key, _, text = change.partition("=")
+    settings = [change.partition("=")[::2] for change in changes]
+    if len(dict(settings)) < len(settings):
+        raise InputError(f"{name}: a setting stands there twice")
+    for key, text in sorted(settings, key=lambda pair: pair[0] != "steps"):  # others count more
         keys = [k for k in known if k == key or key == "steps" and k.endswith("_steps")]
         if not keys:
-            raise InputError(f"no setting {key!r} of a profile: choose one of {', '.join(known)}")
+            names = ", ".join(["steps", *known])
+            raise InputError(f"no setting {key!r} of a profile: choose one of {names}")
         kind = type(getattr(p, keys[0]))
         try:
             value = tuple(text.split("+")) if kind is tuple else kind(text)
         except ValueError as error:
-            raise InputError(f"{change!r}: this setting is of the type {kind.__name__}") from error
-        good = set(value) <= set(NAMES) if kind is tuple else 0 < value < math.inf
-        if not good:
-            raise InputError(f"{change!r}: a setting is more than 0, or names of sample captures")
+            raise InputError(
+                f"{key}={text}: this setting is of the type {kind.__name__}"
+            ) from error
+        if kind is tuple:
+            good, wanted = set(value) <= set(NAMES), "names of sample captures, joined by +"
+        elif key == "size":
+            good, wanted = value in range(32, 4097, 2), "an even number from 32 to 4096"
+        else:
+            good, wanted = 0 < value < 1e9, "more than 0"
+        if not good or text != text.strip():
+            raise InputError(f"{key}={text}: this setting is {wanted}")
         effort = {"rival_effort": value / 1000} if key == "steps" else {}
         p = replace(p, **dict.fromkeys(keys, value), **effort)
+    if len({*p.corpus, *p.test}) < len(p.corpus) + len(p.test):
+        raise InputError(
+            f"{name}: a capture is both in corpus and in test, or in one of them twice"
+        )
     return replace(p, name=name)

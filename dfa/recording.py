@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import tempfile
@@ -96,10 +97,12 @@ class Frames:
             part = Frames(self.file, self.numbers[index], self.shape[1])
             return np.asarray(part) if np.prod(part.shape) <= IN_MEMORY else part
         if np.ndim(index):
-            return np.stack([self[int(t)] for t in np.arange(len(self))[index]])
+            frames = [self[int(t)] for t in np.arange(len(self))[np.asarray(index)]]
+            return np.stack(frames) if frames else np.empty((0, *self.shape[1:]), self.dtype)
         n = int(np.prod(self.shape[1:]))
-        self.file.seek(self.numbers[int(index)] * n)
-        return np.fromfile(self.file, np.uint8, n).reshape(self.shape[1:])
+        # A place of its own for each read: threads and forked processes share the file's.
+        data = os.pread(self.file.fileno(), n, self.numbers[operator.index(index)] * n)
+        return np.frombuffer(bytearray(data), np.uint8).reshape(self.shape[1:])
 
 
 def scratch() -> str:
@@ -122,9 +125,11 @@ def check_room(T: int, size: int, memory: int = 0) -> None:
             f"training at {size}x{size} pixels needs about {memory / 1e9:.1f} GB of memory, this"
             f" machine has {has / 1e9:.1f} GB: choose a smaller --size"
         )
-    n, folder = T * size * size * 3, scratch()
-    n *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if n > IN_MEMORY else 1  # each process its own
-    if n > IN_MEMORY and n > (free := shutil.disk_usage(folder).free):
+    n = T * size * size * 3
+    if n <= IN_MEMORY:
+        return
+    n, folder = n * int(os.environ.get("LOCAL_WORLD_SIZE", 1)), scratch()  # each process its own
+    if n > (free := shutil.disk_usage(folder).free):
         raise InputError(
             f"{T} frames of {size}x{size} pixels are {n / 1e9:.1f} GB, but {folder} has only"
             f" {free / 1e9:.1f} GB free: set TMPDIR to a folder with more room, or choose a smaller"
@@ -137,9 +142,15 @@ def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray
     if T * size * size * 3 <= IN_MEMORY:
         return frames_of(video, crop, size, T)
     check_room(T, size)
-    file = tempfile.TemporaryFile(dir=scratch())
-    for frame in iter_squares(video, crop, size, T):
-        file.write(np.ascontiguousarray(frame))
+    try:
+        file = tempfile.TemporaryFile(dir=scratch())
+        for frame in iter_squares(video, crop, size, T):
+            file.write(np.ascontiguousarray(frame))
+        file.flush()
+    except OSError as error:
+        raise InputError(
+            f"frames cannot be kept in {scratch()}: {error.strerror}; set TMPDIR to another folder"
+        ) from error
     return Frames(file, range(file.tell() // (size * size * 3)), size)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 def difference(one: Path, other: Path) -> str | None:
     """What differs between two tables; None if nothing does."""
-    if not other.exists():
-        return "is missing"
+    if not (one.exists() and other.exists()):
+        return "is in one run only"
     a, b = pd.read_csv(one), pd.read_csv(other)
     if list(a) != list(b) or len(a) != len(b):
         return "has other columns or rows"
@@ -26,8 +26,8 @@ def difference(one: Path, other: Path) -> str | None:
 
 def main(folder: str, other: str) -> int:
     """Print a line for each table that differs."""
-    tables = sorted(Path(folder).glob("*.csv"))
-    found = {t.name: difference(t, Path(other) / t.name) for t in tables}
+    names = sorted({t.name for f in (folder, other) for t in Path(f).glob("*.csv")})
+    found = {name: difference(Path(folder) / name, Path(other) / name) for name in names}
     for name, what in found.items():
         if what:
             print(f"{name} {what}")

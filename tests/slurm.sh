@@ -79,4 +79,5 @@ SECONDS=0
 echo "without: $SECONDS s"
 "$WORK/local/.venv/bin/python" "$REPO/tests/same_tables.py" {"$WORK/local","$WORK/cluster"}"/figures/$PROFILE/tables"
 stop
+sleep 3 # until the daemons have ended
 rm -rf "$WORK"

@@ -27,16 +27,27 @@ def test_settings_after_the_name():
     "name, error",
     [
         ("fool", "no profile called 'fool': choose one of smoke, quick, full"),
-        ("full,speed=2", "no setting 'speed' of a profile: choose one of size, seconds"),
+        ("full,speed=2", "no setting 'speed' of a profile: choose one of steps, size, seconds"),
         ("full,name=x", "no setting 'name'"),
-        ("full,seconds", "'seconds': this setting is of the type float"),
-        ("full,field_steps=2.5", "'field_steps=2.5': this setting is of the type int"),
-        ("full,seconds=-2", "'seconds=-2': a setting is more than 0"),
-        ("full,seconds=nan", "'seconds=nan': a setting is more than 0"),
-        ("full,steps=0", "'steps=0': a setting is more than 0"),
-        ("full,test=nobody", "'test=nobody': .* names of sample captures"),
+        ("full,", "no setting ''"),
+        ("full,seconds", "seconds=: this setting is of the type float"),
+        ("full,field_steps=2.5", "field_steps=2.5: this setting is of the type int"),
+        ("full,seconds=-2", "seconds=-2: this setting is more than 0"),
+        ("full,seconds=nan", "seconds=nan: this setting is more than 0"),
+        ("full,seconds= 5", "this setting is more than 0"),
+        ("full,steps=0", "steps=0: this setting is more than 0"),
+        ("full,size=63", "size=63: this setting is an even number from 32 to 4096"),
+        ("full,test=nobody", "test=nobody: this setting is names of sample captures"),
+        ("full,test=corpus_02", "a capture is both in corpus and in test, or in one of them twice"),
+        ("full,test=subject_a+subject_a", "in one of them twice"),
+        ("full,steps=5,steps=6", "a setting stands there twice"),
     ],
 )
 def test_what_is_no_setting(name, error):
     with pytest.raises(InputError, match=error):
         profile(name)
+
+
+def test_a_setting_by_its_name_counts_more_than_steps():
+    for name in ("quick,rival_effort=2,steps=50", "quick,steps=50,rival_effort=2"):
+        assert (profile(name).rival_effort, profile(name).sync_steps) == (2.0, 50)

@@ -50,9 +50,11 @@ def run(args: argparse.Namespace) -> None:
     """`dfa fit`: train a talking head on a video or a dataset folder."""
     from ..datasets.adnerf import is_adnerf, read_sound
     from ..media import read_voice
+    from ..profiles import profile
     from ..training import pick_device
 
     pick_device(args.device)  # says at once if there is none
+    profile(args.profile)
     out = Path(args.output)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give -o a folder for the model")

@@ -7,8 +7,8 @@ as it ends, and a second run continues with what the first did not reach.
 from __future__ import annotations
 
 import json
+import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -109,6 +109,12 @@ def _each(plan: Plan, measure: Callable[[Training], float], *within: str) -> dic
     return found
 
 
+def _unmeasured(found: dict[str, Any]) -> dict[str, str]:
+    """`failed`, if a training of `_each` has no finite number."""
+    names = [k for k, v in found.items() if not (isinstance(v, float) and math.isfinite(v))]
+    return dict(failed=f"no number of {', '.join(names)}") if names or not found else {}
+
+
 def agreement(plan: Plan, folder: Path) -> dict[str, Any]:
     """Do CPU and GPU learn the same? Each training in float32, from the same numbers."""
 
@@ -121,7 +127,7 @@ def agreement(plan: Plan, folder: Path) -> dict[str, Any]:
 
     found = _each(plan, difference)
     agrees = all(isinstance(d, float) and d <= AGREE for d in found.values())
-    return dict(tolerance=AGREE, difference=found, agrees=agrees)
+    return dict(tolerance=AGREE, difference=found, agrees=agrees) | _unmeasured(found)
 
 
 def precision(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -133,7 +139,8 @@ def precision(plan: Plan, folder: Path) -> dict[str, Any]:
         ends = [np.mean(mixed[k][-last:]) / np.mean(full[k][-last:]) for k in full]
         return float(max(ends, key=lambda r: abs(r - 1)))
 
-    return dict(mixed_to_full=_each(plan, ratio, *MIXED))
+    found = _each(plan, ratio, *MIXED)
+    return dict(mixed_to_full=found) | _unmeasured(found)
 
 
 def field(plan: Plan, folder: Path, kind: str) -> dict[str, Any]:
@@ -169,12 +176,16 @@ def together(plan: Plan, folder: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", *torchrun, "-m", "dfa.gpu.proof"]
         with subprocess.Popen(
             [*command, plan.device.partition(":")[0], to, str(plan.steps[0])],
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,  # Ctrl-C is ours to pass on
         ) as process:  # fmt: skip
             try:
                 errors = process.communicate(timeout=120)[1]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            except BaseException:  # also of Ctrl-C: torchrun ends its workers, which take the GPU
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 raise
         if process.returncode:
             lines = [line.strip() for line in errors.splitlines() if "Error" in line]
@@ -199,7 +210,10 @@ def prove(out: Path, minutes: float = 8.0) -> dict[str, Any]:
     `out` holds something else or the results of another machine or version.
     """
     miniature = os.environ.get(PRETEND) == "cpu"
-    plan = MINIATURE if miniature else Plan(str(pick_device("cuda")))
+    try:
+        plan = MINIATURE if miniature else Plan(str(pick_device("cuda")))
+    except InputError as error:
+        raise InputError("there is no CUDA device: `dfa bench` measures the CPU") from error
     if out.suffix != ".json":
         raise InputError(f"{out} is no name of a .json file: give another -o")
     check_output(out)
@@ -210,10 +224,13 @@ def prove(out: Path, minutes: float = 8.0) -> dict[str, Any]:
         if {**found, "steps": {}} != {**about, "steps": {}}:
             raise ValueError("of another machine or version")
         steps: dict[str, Any] = found["steps"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(step, dict) for step in steps.values()):
+            raise ValueError("damaged")
+        folder = out.with_suffix("")
+        folder.mkdir(exist_ok=True)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{out} holds other results ({error}): give another -o") from error
-    began, folder = time.monotonic(), out.with_suffix("")
-    folder.mkdir(exist_ok=True)
+    began = time.monotonic()
     for name, (seconds, step) in STEPS.items():
         if "seconds" in steps.get(name, {}):
             print(f"{name}: measured already", file=sys.stderr)
@@ -225,7 +242,8 @@ def prove(out: Path, minutes: float = 8.0) -> dict[str, Any]:
             print(f"{name}, about {seconds:.0f} s", file=sys.stderr, flush=True)
             try:
                 result = bench.in_own_process(torch.get_num_threads(), step, plan, folder)
-                steps[name] = result | dict(seconds=time.monotonic() - start)
+                took = {} if "failed" in result else dict(seconds=time.monotonic() - start)
+                steps[name] = result | took  # what has no seconds is done again
             except Exception as error:  # any: the other steps are still worth their time
                 traceback.print_exc()
                 steps[name] = dict(failed=f"{type(error).__name__}: {error}"[:300])

@@ -16,7 +16,7 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "bench_gpu.json"
     assert main(["bench", "--gpu", "-o", str(out)]) == 2
-    assert capsys.readouterr().err == "dfa: there is no CUDA device: choose --device cpu\n"
+    assert capsys.readouterr().err == "dfa: there is no CUDA device: `dfa bench` measures the CPU\n"
     assert not out.exists() and not out.with_suffix("").exists()
 
 
@@ -77,6 +77,13 @@ def test_the_whole_in_miniature(tmp_path, capsys, monkeypatch):
     )
     for name in steps:
         assert name in text
+
+
+def test_a_training_without_a_number_is_no_success():
+    assert proof._unmeasured({"a": 1.0, "b": "OutOfMemoryError", "c": float("nan")}) == {
+        "failed": "no number of b, c"
+    }
+    assert "failed" in proof._unmeasured({}) and not proof._unmeasured({"a": 0.5})
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"device": "another"}'])
