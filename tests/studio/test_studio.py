@@ -371,9 +371,8 @@ def test_unknown_names_are_said_in_one_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("studio")
 def test_a_second_made_again_is_the_shipped_one(tmp_path):
-    pytest.importorskip("anny")
-    pytest.importorskip("pyvista")
     (file,) = studio.make([NAME], tmp_path, seconds=1, progress=False)
     made = list(iter_frames(file))
     assert len(made) == FPS
