@@ -164,12 +164,20 @@ def rarely_and_half(s: Source) -> list[Answer]:
     return answers
 
 
+def two_testsets(s: Source) -> list[str]:
+    """The testsets of table 2. Raises NotTested if there is one alone."""
+    found = s.testsets("table2")
+    if len(found) < 2:
+        raise NotTested(f"table2 has the testset {found[0]} alone")
+    return found[:2]
+
+
 def same_on_both(s: Source) -> list[Answer]:
     """C08: does MakeItTalk's blink rate differ between the testsets?
 
     Overlapping intervals count as the same rate.
     """
-    a, b = (blink_rate(s, n, "MakeItTalk") for n in s.testsets("table2"))
+    a, b = (blink_rate(s, n, "MakeItTalk") for n in two_testsets(s))
     differ = more(a, b, "MakeItTalk's blinks/s")
     return [Answer(-1 if differ.holds else 1, differ.says)]
 
@@ -180,7 +188,7 @@ def personal_blinks(s: Source) -> list[Answer]:
     The rate must be within a quarter of the person's on both testsets, and differ between the two
     persons in the same direction as the real rates.
     """
-    testsets = s.testsets("table2")
+    testsets = two_testsets(s)
     real = [blink_rate(s, n, TRUTH) for n in testsets]
     sign = 1 if real[0].value > real[1].value else -1
 

@@ -125,3 +125,13 @@ def test_who_can_be_asked_for_any_size(tmp_path):
     assert word == SUPPORTED and "+0.20, +0.20 dB" in evidence
     frameworks.replace("GAN", "NeRF").to_csv(tmp_path / "tables" / "table1.csv", index=False)
     assert claims.judge(claims.CLAIMS["C19"].rule, Source(tmp_path))[0] == CONTRADICTED
+
+
+def test_what_compares_two_people_is_not_tested_on_one(tmp_path):
+    table2(tmp_path)
+    file = tmp_path / "tables" / "table2.csv"
+    pd.read_csv(file).query("testset == 'subject_a'").to_csv(file, index=False)
+    source = Source(tmp_path)
+    for rule in (rules.same_on_both, rules.personal_blinks):
+        with pytest.raises(rules.NotTested, match="has the testset subject_a alone"):
+            rule(source)
