@@ -31,6 +31,7 @@ class Profile:
     test: tuple[str, ...] = TEST
 
 
+SIDES = range(32, 4097, 2)  # of frames, pixels: H.264 wants them even
 PROFILES = {
     p.name: p
     for p in (
@@ -86,7 +87,7 @@ def profile(name: str) -> Profile:
         if kind is tuple:
             good, wanted = set(value) <= set(NAMES), "names of sample captures, joined by +"
         elif key == "size":
-            good, wanted = value in range(32, 4097, 2), "an even number from 32 to 4096"
+            good, wanted = value in SIDES, "an even number from 32 to 4096"
         else:
             good, wanted = 0 < value < 1e9, "more than 0"
         if not good or text != text.strip():

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..media import InputError, write_text
+from ..profiles import SIDES
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def side(text: str) -> int:
     """A frame side in pixels, from the command line."""
-    if not text.isdigit() or int(text) % 2 or not 32 <= int(text) <= 4096:
+    if not text.isdigit() or int(text) not in SIDES:
         raise argparse.ArgumentTypeError(f"{text} is not an even number from 32 to 4096")
     return int(text)
 
