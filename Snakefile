@@ -57,8 +57,9 @@ DATA = {
     "12_ledger": ["dfa/data/reported.yaml"],
     "00_overview": ["dfa/data/reported.yaml"],
 }
-# A cluster's executor does not set workflow.cores, and a job on it sees only its own cores.
-CORES = int(os.environ.setdefault("DFA_CORES", str(workflow.cores or os.cpu_count())))
+# On a cluster --cores is not set (workflow.cores would raise), and a job sees only its own cores.
+CORES = workflow.resource_settings.cores or os.cpu_count()
+CORES = int(os.environ.setdefault("DFA_CORES", str(CORES)))
 # These notebooks run in parallel, two of them on two cores. All others use all cores.
 THREADS = {
     "04_personality": 1,
