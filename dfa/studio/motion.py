@@ -283,14 +283,23 @@ def spring(targets: np.ndarray, omega: float) -> np.ndarray:
     return path
 
 
-def steps(t: np.ndarray, mean_wait: float, draw, rng: np.random.Generator) -> np.ndarray:
-    """(n, k) a piecewise constant track: after each random wait, draw() gives a new value (k,)."""
+def steps(
+    t: np.ndarray, mean_wait: float, draw, rng: np.random.Generator, moments=(), locked: float = 0.0
+) -> np.ndarray:
+    """(n, k) a piecewise constant track: after each random wait, draw() gives a new value (k,).
+
+    moments: seconds; the share `locked` of the changes come at the next of them, if one comes
+    within 1.5 s.
+    """
     track = np.empty((len(t), len(draw())))
     i = 0
     while i < len(t):
-        wait = max(round((0.4 + rng.exponential(mean_wait - 0.4)) / DT), 1)
-        track[i : i + wait] = draw()
-        i += wait
+        end = i + max(round((0.4 + rng.exponential(mean_wait - 0.4)) / DT), 1)
+        later = [round(m / DT) for m in moments if 0 <= m / DT - end < 1.5 / DT]
+        if rng.random() < locked and later:
+            end = later[0] + 1
+        track[i:end] = draw()
+        i = end
     return track
 
 
@@ -307,28 +316,52 @@ def stress(speech: Speech, t: np.ndarray) -> np.ndarray:
     return gaussian_filter1d(bumps * np.clip(loud, 0, 2), 0.06 / DT)
 
 
-def head_motion(t: np.ndarray, beat: np.ndarray, style: dict, rng) -> np.ndarray:
+def head_motion(t: np.ndarray, beat: np.ndarray, ends, style: dict, rng) -> np.ndarray:
     """(n, 6) pitch, yaw, roll (radians), x, y, z (metres) about the neck and rest position.
 
-    Posture targets at random times, followed by critically damped springs; nods on stress; a slow
-    drift. style: range (degrees of pitch, yaw, roll at two standard deviations), sway (metres),
-    nod (degrees), wait (mean seconds between postures), quickness (rad/s of the springs).
+    Posture targets at random times, followed by critically damped springs; nods on stress, beat
+    (n,); a slow drift. ends: seconds at which phrases end. style: range (degrees of pitch, yaw,
+    roll at two standard deviations), posture (their means), sway (metres), nod (degrees), wait
+    (mean seconds between postures), quickness (rad/s of the springs), locked (the share of new
+    postures that come with a phrase's end); if any, turns (degrees of yaw, and their share of the
+    postures) and rock (degrees of roll, metres to the side, seconds of a period).
     """
     limit = np.concatenate([np.radians(style["range"]), np.array([1, 0.5, 0.8]) * style["sway"]])
+    wide, share = style.get("turns", (0, 0))
 
     def draw() -> np.ndarray:
         z = np.clip(rng.normal(0, 0.5, 6), -1, 1)
         z[2] = np.clip(0.7 * z[2] + 0.3 * z[1], -1, 1)  # a turned head tilts a little
         z[3] = np.clip(0.6 * z[3] + 0.4 * z[1], -1, 1)
-        return 0.8 * limit * z
+        target = 0.8 * limit * z
+        if rng.random() < share:
+            target[1] = np.copysign(np.radians(wide) * rng.uniform(0.75, 1), z[1])
+        return target
 
-    motion = spring(steps(t, style["wait"], draw, rng), style["quickness"])
+    targets = steps(t, style["wait"], draw, rng, ends, style["locked"])
+    motion = spring(targets, style["quickness"])
     for period in (31, 17, 7.3):
         phase = rng.uniform(0, 2 * np.pi, 6)
         motion += 0.07 * limit * np.sin(2 * np.pi * t[:, None] / period + phase)
     sign = np.sign(steps(t, 2.5, lambda: rng.normal(0.35, 1, 1), rng))  # mostly down, some up
     motion[:, 0] += np.radians(style["nod"]) * beat * gaussian_filter1d(sign[:, 0], 0.15 / DT)
+    degrees, metres, period = style.get("rock", (0, 0, 1))
+    swing = 0.6 + 0.4 * spring(steps(t, 4, lambda: rng.uniform(-1, 1, 1), rng), 1.5)[:, 0]
+    swing *= np.sin(2 * np.pi * t / period + rng.uniform(0, 2 * np.pi))
+    motion[:, [2, 3]] += swing[:, None] * [np.radians(degrees), metres]
+    motion[:, :3] += np.radians(style["posture"])
     return motion
+
+
+def torso_motion(t: np.ndarray, style: dict, rng) -> np.ndarray:
+    """(n, 6) the torso's own motion, as of `head_motion`: no function of the head's.
+
+    style: turn (degrees of yaw at two standard deviations), sway (metres), wait (mean seconds).
+    """
+    turn = np.radians(style["turn"])
+    limit = np.array([0.3 * turn, turn, 0.4 * turn, *(style["sway"] * np.array([1, 0.3, 0.6]))])
+    draw = lambda: limit * np.clip(rng.normal(0, 0.5, 6), -1, 1)  # noqa: E731
+    return spring(steps(t, style["wait"], draw, rng), 2.0)
 
 
 def rotations(h: np.ndarray) -> np.ndarray:
@@ -381,26 +414,30 @@ def perform(
     ends = phrase_ends(speech)
     lid, onsets = blinks(seconds, style["blinks"], ends, t, rng("blinks"))
     beat = stress(speech, t)
-    motion = head_motion(t, beat, style["head"], rng("head"))
+    motion = head_motion(t, beat, ends, style["head"], rng("head"))
     both("browOuterUp", style["brows"] * 0.5 * beat)
     tracks["browInnerUp"] += style["brows"] * beat
     both("browDown", 0.15 * lid)
 
     # The eyes stay on the camera while the head turns, and jump a few degrees now and then.
-    jump_rng = rng("gaze")
-    away = steps(t, 1.6, lambda: jump_rng.normal(0, np.radians([2.5, 1.3])), jump_rng)
+    look_rng, look_style = rng("gaze"), style["gaze"]
+    spread = np.radians(look_style["wander"]) * np.array([1, 0.5])
+    away = steps(t, look_style["wait"], lambda: look_rng.normal(0, spread), look_rng)
     away = gaussian_filter1d(away, 0.012 / DT, axis=0)
-    gaze = away - 0.75 * motion[:, [1, 0]] * np.array([-1, 1])
+    gaze = away - look_style["follow"] * motion[:, [1, 0]] * np.array([-1, 1])
     gaze = np.clip(gaze, -0.25, 0.25)
     lowered, raised = np.clip(gaze[:, 1], 0, None), np.clip(-gaze[:, 1], 0, None)
     both("eyeLookDown", 1.4 * lowered * (1 - lid))
     both("eyeLookUp", 1.4 * raised * (1 - lid))
     both("eyeBlink", lid)
 
-    # the torso follows the head as a delayed, weak copy, so the pose determines it
+    # The torso follows the head as a delayed, weak copy, and moves by itself; then the head rides
+    # on it and turns back by half to the camera.
     follow = gaussian_filter1d(motion, 0.35 / DT, axis=0, mode="nearest")
-    torso = follow * np.array([0.05, 0.14, 0.10, 0.35, 0.2, 0.35])
+    own = torso_motion(t, style["torso"], rng("torso"))
+    torso = follow * np.array([0.05, 0.14, 0.10, 0.35, 0.2, 0.35]) + own
     torso[:, 4] -= breath(ends, t)
+    motion = motion + own * np.array([0.5, 0.5, 0.5, 1, 1, 1])
 
     blink = expose(lid)
     actions = np.clip(np.stack([expose(tracks[a]) for a in names], axis=1), 0, 1)

@@ -1,7 +1,7 @@
-"""Synthetic speech with known phoneme times, by eSpeak NG (through ctypes) or by flite.
+"""Synthetic speech with known phoneme times, by eSpeak NG (through ctypes), flite or Kokoro.
 
-eSpeak NG synthesises from formants; flite's voices are built from recordings of people. So networks
-that are trained on the actors learn from both kinds of voices.
+eSpeak NG synthesises from formants, flite's voices are put together from recordings of people, and
+Kokoro (voices.py) is a neural network. So networks that learn from the actors hear three kinds.
 """
 
 import ctypes
@@ -37,6 +37,8 @@ FLITE_IPA = {"pau": ""} | dict(
     ).split()
 )
 FLITE_VOWEL = re.compile("[aeiou]")  # its vowels, and no other phones, begin with these
+CLOSURE, RELEASE = 0.042, 0.024  # s by which eSpeak's borders of stops come late: medians measured
+VOICELESS, VOICED = set("ptk"), set("bdgɡ")
 MARGIN = 0.02  # s kept before the first and after the last phone of a flite sentence
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz '")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
@@ -74,7 +76,7 @@ class Speech:
     sentences: tuple[tuple[float, float, str], ...] = ()
 
 
-class _Espeak:
+class Espeak:
     """The eSpeak NG library. It has one voice and one callback per process."""
 
     def __init__(self) -> None:
@@ -117,7 +119,21 @@ class _Espeak:
         wave = np.concatenate(self.blocks).astype(np.float64) / 32768
         ends = [t for t, _ in self.events[1:]] + [len(wave) / self.rate]
         phones = [(t, e, s) for (t, s), e in zip(self.events, ends, strict=True) if e > t]
-        return Speech(resample(wave, self.rate), phones)
+        return Speech(resample(wave, self.rate), on_the_sound(phones))
+
+
+def on_the_sound(phones: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """eSpeak's phones with the borders of its stops where one hears them.
+
+    It counts the silence of p, t, k to the phone before, and the vowel's first moments to b, d, g.
+    """
+    moved = list(phones)
+    for i, ((a, b, p), (c, d, q)) in enumerate(zip(phones, phones[1:], strict=False)):
+        late = CLOSURE * (q.strip("ˈˌ")[:1] in VOICELESS and not is_pause(p))
+        late = late or RELEASE * (p.strip("ˈˌ")[:1] in VOICED)
+        border = c - min(late, (b - a) / 2)
+        moved[i], moved[i + 1] = (moved[i][0], border, p), (border, d, q)
+    return moved
 
 
 def resample(wave: np.ndarray, rate: int) -> np.ndarray:
@@ -163,11 +179,15 @@ def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
 
 
 def say_all(sentences: list[str], voice: dict) -> list[Speech]:
-    """Synthesise each sentence with flite or eSpeak NG; eSpeak NG runs in a new process.
+    """Synthesise each sentence with Kokoro, flite or eSpeak NG; eSpeak NG runs in a new process.
 
     The state of eSpeak's flutter and noise continues from the last utterance, even after a new
     initialisation. Only a new process gives the same audio again.
     """
+    if "kokoro" in voice:
+        from .voices import say_by_kokoro
+
+        return [say_by_kokoro(sentence, **voice) for sentence in sentences]
     if "flite" in voice:
         return [say_by_flite(sentence, **voice) for sentence in sentences]
     root = str(Path(__file__).parents[2])
@@ -195,7 +215,7 @@ def say_all(sentences: list[str], voice: dict) -> list[Speech]:
 def main() -> None:
     """The child of `say_all`: JSON in, npz out."""
     request = json.load(sys.stdin)
-    espeak, arrays = _Espeak(), {}
+    espeak, arrays = Espeak(), {}
     for i, sentence in enumerate(request["sentences"]):
         said = espeak.say(sentence, **request["voice"])
         arrays[f"audio_{i}"] = said.audio
@@ -233,7 +253,8 @@ def speak(
     """Speak the sentences with silent pauses between them, cut to `seconds`.
 
     voice: eSpeak NG's voice name, rate (words a minute), pitch and range (0 to 99); or flite's
-    voice name as `flite`, and stretch, a factor on its durations.
+    voice name as `flite`, and stretch, a factor on its durations; or `kokoro` and what else
+    `voices.say_by_kokoro` takes.
     Pauses are 0.3 to 0.9 s, one in six about 1 s, after a lead-in of half a second.
     """
     audio = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
