@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
@@ -138,11 +138,12 @@ def check_room(T: int, size: int, memory: int = 0) -> None:
         )
 
 
-def keep(frames: Iterable[np.ndarray], T: int, size: int) -> np.ndarray | Frames:
-    """At most T frames (size, size, 3) uint8, as an array or, if they are many, in a file."""
+def keep(frames: Iterator[np.ndarray], T: int) -> np.ndarray | Frames:
+    """At most T >= 1 frames (S, S, 3) uint8, as an array or, if they are many, in a file."""
+    start = next(frames)
+    size, frames = len(start), chain([start], frames)
     if T * size * size * 3 <= IN_MEMORY:
-        kept = np.empty((T, size, size, 3), np.uint8)
-        n = 0
+        kept, n = np.empty((T, size, size, 3), np.uint8), 0
         for frame in frames:
             kept[n], n = frame, n + 1
         return kept[:n]
@@ -159,9 +160,9 @@ def keep(frames: Iterable[np.ndarray], T: int, size: int) -> np.ndarray | Frames
     return Frames(file, range(file.tell() // (size * size * 3)), size)
 
 
-def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray | Frames:
+def decode(video: str | Path, crop: np.ndarray | None, size: int, T: int) -> np.ndarray | Frames:
     """The first T square frames of a video, as of `media.iter_squares`; many of them in a file."""
-    return keep(iter_squares(video, crop, size, T), T, size)
+    return keep(iter_squares(video, crop, size, T), T)
 
 
 class Recording:
@@ -216,12 +217,14 @@ class Recording:
         a, b = first.attributes, second.attributes
         both = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in a.OF_FRAMES}
 
-        def frames() -> np.ndarray | Frames:
-            each = first.decoded(), second.decoded()
-            return keep(chain(*each), len(a) + len(b), each[0].shape[1])
+        def frames() -> Iterator[np.ndarray]:
+            for video in (first, second):  # so that one alone is held beside what is kept
+                yield from video.decoded()
 
-        audio = np.concatenate([first.audio, second.audio])
-        return cls(first.name, frames, audio, replace(a, **both), n_training=len(a))
+        return cls(
+            first.name, lambda: keep(frames(), len(a) + len(b)),
+            np.concatenate([first.audio, second.audio]), replace(a, **both), n_training=len(a),
+        )  # fmt: skip
 
     @property
     def takes(self) -> tuple[Recording, ...]:
