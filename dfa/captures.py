@@ -1,7 +1,12 @@
-"""The sample captures in the package: videos of synthetic actors, with their true motion."""
+"""The sample captures in the package: videos of synthetic actors, with their true motion.
+
+There are two recordings of each test subject: NAME.mp4 to learn from, and NAME.test.mp4, in which
+the same person says other words, to test with.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +26,38 @@ SAMPLES = "sample captures, synthetic actors"  # what was measured, in words
 RATED = 6  # seconds of each video that people rate (`dfa.study`)
 
 
-def path(name: str) -> Path:
-    """Path of the video of a sample capture. Raises InputError if it does not exist."""
-    if name not in NAMES:
-        raise InputError(f"there is no sample capture {name!r}: choose one of {', '.join(NAMES)}")
-    file = FOLDER / f"{name}.mp4"
+def path(name: str, second: bool = False) -> Path:
+    """Path of the video of a sample capture, or of the second recording of a test subject.
+
+    Raises InputError if it does not exist.
+    """
+    if name not in (TEST if second else NAMES):
+        what, known = ("second recording of", TEST) if second else ("sample capture", NAMES)
+        raise InputError(f"there is no {what} {name!r}: choose one of {', '.join(known)}")
+    file = FOLDER / f"{titled(name, second)}.mp4"
     if not file.exists():
         raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
     return file
+
+
+def titled(name: str, second: bool = False) -> str:
+    """What the files of a recording are called: the name, or NAME.test of the second one."""
+    return f"{name}.test" if second else name
+
+
+def recordings_of(names: Iterable[str]) -> list[tuple[str, bool]]:
+    """Each capture as (name, second): one of a corpus subject, two of a test subject."""
+    return [(name, second) for name in names for second in (False, True)[: 1 + (name in TEST)]]
+
+
+def videos(names: Iterable[str]) -> list[Path]:
+    """All videos of the captures `names`. Raises InputError as `path`."""
+    return [path(*each) for each in recordings_of(names)]
+
+
+def tracks(names: Iterable[str], runs: str | Path) -> list[Path]:
+    """The files of `Attributes` of all videos of `names`: notebook 01 writes them in `runs`."""
+    return [Path(runs) / titled(*each) / "attributes.npz" for each in recordings_of(names)]
 
 
 def unseen(name: str) -> Path:
@@ -39,12 +68,16 @@ def unseen(name: str) -> Path:
 def recording(name: str, runs: str | Path, size: int) -> Recording:
     """A sample capture with frames of `size` pixels and the attributes of notebook 01 in `runs`.
 
-    Raises InputError if the capture or the attributes do not exist.
+    Of a test subject both recordings, joined: `training` is the first, `test` the second. Raises
+    InputError if the capture or the attributes do not exist.
     """
     from .recording import Attributes, Recording  # slow: they import torch
 
-    attributes = Attributes.load(Path(runs) / name / "attributes.npz")
-    return Recording.load(name, path(name), attributes, size)
+    loaded = [
+        Recording.load(name, video, Attributes.load(file), size)
+        for video, file in zip(videos([name]), tracks([name], runs), strict=True)
+    ]
+    return Recording.join(*loaded) if name in TEST else loaded[0]
 
 
 def sound(name: str, seconds: float | None = None) -> np.ndarray:
@@ -67,8 +100,10 @@ def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
     }
 
 
-def truth(name: str) -> dict[str, np.ndarray]:
-    """The true motion and speech of the actor in a capture of T frames, arrays by name:
+def truth(name: str, second: bool = False) -> dict[str, np.ndarray]:
+    """The true motion and speech of the actor in a capture of T frames, arrays by name.
+
+    second: of the second recording of a test subject.
 
     - h (T, 6): head pose in rad and m (X_cam = R X + t, origin between the eyeballs).
     - actions (T, 52), 0 to 1, and action_names (52,): facial actions.
@@ -78,5 +113,5 @@ def truth(name: str) -> dict[str, np.ndarray]:
     - sentences (n, 2), seconds of start and end of complete sentences, and transcripts (n,) in a to
       z, space and apostrophe (Mandarin in pinyin).
     """
-    with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
+    with np.load(path(name, second).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)

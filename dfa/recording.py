@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 
-from .media import SAMPLES_PER_FRAME, InputError, atomic, frames_of, iter_squares, read_audio
+from .media import SAMPLES_PER_FRAME, InputError, atomic, iter_squares, read_audio
 from .recipe import digest
 
 IN_MEMORY = 2**28  # bytes: more frames than this are kept in a file
@@ -137,14 +138,19 @@ def check_room(T: int, size: int, memory: int = 0) -> None:
         )
 
 
-def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray | Frames:
-    """The first T square frames of a video, as of `media.frames_of`; many of them in a file."""
+def keep(frames: Iterator[np.ndarray], T: int) -> np.ndarray | Frames:
+    """At most T >= 1 frames (S, S, 3) uint8, as an array or, if they are many, in a file."""
+    start = next(frames)
+    size, frames = len(start), chain([start], frames)
     if T * size * size * 3 <= IN_MEMORY:
-        return frames_of(video, crop, size, T)
+        kept, n = np.empty((T, size, size, 3), np.uint8), 0
+        for frame in frames:
+            kept[n], n = frame, n + 1
+        return kept[:n]
     check_room(T, size)
     try:
         file = tempfile.TemporaryFile(dir=scratch())
-        for frame in iter_squares(video, crop, size, T):
+        for frame in frames:
             file.write(np.ascontiguousarray(frame))
         file.flush()
     except OSError as error:
@@ -152,6 +158,11 @@ def decode(video: str | Path, crop: np.ndarray, size: int, T: int) -> np.ndarray
             f"frames cannot be kept in {scratch()}: {error.strerror}; set TMPDIR to another folder"
         ) from error
     return Frames(file, range(file.tell() // (size * size * 3)), size)
+
+
+def decode(video: str | Path, crop: np.ndarray | None, size: int, T: int) -> np.ndarray | Frames:
+    """The first T square frames of a video, as of `media.iter_squares`; many of them in a file."""
+    return keep(iter_squares(video, crop, size, T), T)
 
 
 class Recording:
@@ -163,16 +174,20 @@ class Recording:
         audio: (640 T,) float32, 16 kHz.
         attributes: of the T frames.
         whole, cut: if this is a part, the whole recording and the frames of this part. MFCC are
-            normalised over the utterance, so audio features are computed over `whole`, then cut.
+            normalised over the utterance, so audio features are computed over the `takes` of
+            `whole`, then cut.
+        n_training: frames of the training part, if this is two videos; else `training_frames`.
     """
 
     def __init__(
         self, name: str, frames: np.ndarray | Frames | Callable[[], np.ndarray | Frames],
         audio: np.ndarray, attributes: Attributes, whole: Recording | None = None,
-        cut: slice | None = None,
+        cut: slice | None = None, n_training: int | None = None,
     ) -> None:  # fmt: skip
         self.name, self._frames, self.audio, self.attributes = name, frames, audio, attributes
         self.whole, self.cut = whole or self, cut or slice(0, len(attributes))
+        self.joined = n_training is not None  # of two videos
+        self.n_training = training_frames(len(attributes)) if n_training is None else n_training
 
     def __len__(self) -> int:
         return len(self.attributes)
@@ -192,14 +207,42 @@ class Recording:
         audio = np.pad(audio, (0, T * SAMPLES_PER_FRAME - len(audio)))
         return cls(name, lambda: decode(video, attributes.crop, size, T), audio, attributes)
 
-    @cached_property
-    def frames(self) -> np.ndarray | Frames:
-        """Frames (T, S, S, 3) uint8 RGB, decoded once. Raises InputError if there are not T."""
+    @classmethod
+    def join(cls, first: Recording, second: Recording) -> Recording:
+        """One recording of two videos of a person: `first` to learn from, `second` to test with.
+
+        The identity F_id and the crop in the attributes are those of the first. Frames of both are
+        decoded at the first use, as (T_1 + T_2, S, S, 3).
+        """
+        a, b = first.attributes, second.attributes
+        both = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in a.OF_FRAMES}
+
+        def frames() -> Iterator[np.ndarray]:
+            for video in (first, second):  # so that one alone is held beside what is kept
+                yield from video.decoded()
+
+        return cls(
+            first.name, lambda: keep(frames(), len(a) + len(b)),
+            np.concatenate([first.audio, second.audio]), replace(a, **both), n_training=len(a),
+        )  # fmt: skip
+
+    @property
+    def takes(self) -> tuple[Recording, ...]:
+        """The videos of a whole recording, each continuous in time: itself, or the two joined."""
+        return (self.training, self.test) if self.joined else (self,)
+
+    def decoded(self) -> np.ndarray | Frames:
+        """The frames as of `frames`, decoded anew and not kept."""
         found = self._frames() if callable(self._frames) else self._frames
         if len(found) != len(self):
             what = f"{self.name}: the video has {len(found)} frames, its attributes {len(self)}"
             raise InputError(f"{what}: track it again with `dfa track`")
         return found
+
+    @cached_property
+    def frames(self) -> np.ndarray | Frames:
+        """Frames (T, S, S, 3) uint8 RGB, decoded once. Raises InputError if there are not T."""
+        return self.decoded()
 
     def part(self, start: int, stop: int | None = None) -> Recording:
         """Frames start to stop - 1, with their audio and attributes."""
@@ -213,17 +256,13 @@ class Recording:
 
     @property
     def training(self) -> Recording:
-        """The training part: the first 10/11 of the frames, the split of the authors."""
-        return self.part(0, training_frames(len(self)))
+        """The training part: the first video of two, else the first 10/11 of the frames."""
+        return self.part(0, self.n_training)
 
     @property
     def test(self) -> Recording:
-        """The test part: the last 1/11 of the frames."""
-        return self.part(training_frames(len(self)))
-
-    def test_of(self, n: int) -> Recording:
-        """The test part, or the last n frames if it is shorter, as in the smoke profile."""
-        return self.part(max(0, min(training_frames(len(self)), len(self) - n)))
+        """The test part: the second video of two, else the last 1/11 of the frames."""
+        return self.part(self.n_training)
 
     @property
     def digest(self) -> str:
@@ -233,5 +272,5 @@ class Recording:
 
 
 def training_frames(T: int) -> int:
-    """Number of training frames of a recording of T frames: 10/11, rounded down."""
+    """Number of training frames of a video of T frames: 10/11, rounded down, as the authors do."""
     return T * 10 // 11

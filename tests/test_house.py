@@ -154,8 +154,8 @@ def test_wheel_has_all_data(tmp_path):
     with zipfile.ZipFile(next((tmp_path / "out").glob("*.whl"))) as wheel:
         inside = set(wheel.namelist())
     data = [f"dfa/data/{name}" for name in ("actors.yaml", "reported.yaml", "face_model.npz")]
-    data += [f"dfa/data/captures/{name}.mp4" for name in captures.NAMES]
-    data += [f"dfa/data/captures/{name}.npz" for name in captures.NAMES]
+    names = [captures.titled(*each) for each in captures.recordings_of(captures.NAMES)]
+    data += [f"dfa/data/captures/{name}.{end}" for name in names for end in ("mp4", "npz")]
     assert set(data) <= inside
     assert {path.split("/")[0] for path in inside} == {"dfa", f"dfa-{dfa.__version__}.dist-info"}
 

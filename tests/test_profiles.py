@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from dfa.media import InputError
+from dfa.media import FPS, InputError
+from dfa.method.gpvae import WINDOW
 from dfa.profiles import PROFILES, profile
 
 
@@ -51,3 +52,7 @@ def test_what_is_no_setting(name, error):
 def test_a_setting_by_its_name_counts_more_than_steps():
     for name in ("quick,rival_effort=2,steps=50", "quick,steps=50,rival_effort=2"):
         assert (profile(name).rival_effort, profile(name).sync_steps) == (2.0, 50)
+
+
+def test_a_test_recording_has_a_window_of_the_vae_in_every_profile():
+    assert all(p.test_seconds * FPS >= WINDOW for p in PROFILES.values())

@@ -1,12 +1,16 @@
 """A recording and its parts."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from conftest import conditions, speaker
 
 from dfa import recording
 from dfa.media import InputError, to_and_fro, write_video
 from dfa.method.field_training import FieldRecipe, train_field
+from dfa.method.talking_head import Corpus
 from dfa.recording import Attributes, Frames, Recording, check_room, training_frames
 from dfa.training import metadata
 
@@ -35,8 +39,51 @@ def test_training_part_is_the_first_ten_elevenths():
     whole = speaker(44)
     assert (len(whole.training), len(whole.test)) == (40, 4)
     assert whole.test.cut == slice(40, 44) and whole.training.cut == slice(0, 40)
-    # at least so many frames to test with, though they were learnt from
-    assert [len(whole.test_of(n)) for n in (2, 4, 10, 99)] == [4, 4, 10, 44]
+    assert whole.takes == (whole,)
+
+
+def test_two_videos_are_joined_to_learn_from_one_and_test_with_the_other():
+    first, second = speaker(20), speaker(12, seed=1)
+    second.attributes.F_id = second.attributes.F_id + 1
+    both = Recording.join(first, second)
+    assert len(both) == len(both.frames) == 32 and len(both.audio) == 32 * 640
+    for part, one, cut in (
+        (both.training, first, slice(0, 20)), (both.test, second, slice(20, 32)),
+    ):  # fmt: skip
+        assert part.cut == cut and part.whole is both
+        assert part.digest == one.digest
+        assert part.attributes.F_id is first.attributes.F_id  # one person
+        np.testing.assert_array_equal(part.attributes.h, one.attributes.h)
+        np.testing.assert_array_equal(both.part(cut.start, cut.stop).frames, one.frames)
+    assert [take.cut for take in both.takes] == [slice(0, 20), slice(20, 32)]
+    assert both.test.part(2, 5).cut == slice(22, 25)
+    assert len(both.training.training) == training_frames(20)  # of one video alone, as ever
+
+
+def test_joined_videos_are_decoded_once_and_only_when_asked():
+    asked, videos = [], []
+    for T in (6, 4):
+        r = speaker(T)
+        decoding = partial(lambda r: asked.append(len(r)) or r.frames, r)
+        videos.append(Recording("x", decoding, r.audio, r.attributes))
+    both = Recording.join(*videos)
+    test, _ = both.test, both.takes
+    assert not asked
+    assert len(test.frames) == 4 and both.frames is both.frames and asked == [6, 4]
+    short = Recording("x", videos[1].frames[:3], videos[1].audio, videos[1].attributes)
+    with pytest.raises(InputError, match="the video has 3 frames, its attributes 4"):
+        _ = Recording.join(videos[0], short).frames
+
+
+def test_codes_of_joined_videos_are_those_of_each():
+    corpus, videos = Corpus.load(), (speaker(60), speaker(40, seed=1))
+    both = Recording.join(*videos)
+    for part, alone in zip(both.takes, map(corpus.codes, videos), strict=True):
+        for found, whole, one in zip(
+            corpus.codes(part), corpus.codes(both), alone, strict=True
+        ):  # fmt: skip
+            assert torch.equal(found, one) and torch.equal(whole[part.cut], one)
+    assert corpus.codes(both.test.part(3, 9)).x.equal(corpus.codes(videos[1]).x[3:9])
 
 
 def test_frames_are_decoded_once_and_only_when_asked():
@@ -108,6 +155,22 @@ def test_frames_in_a_file_are_those_in_memory(in_file):
     np.testing.assert_array_equal(to_and_fro(found, 70), to_and_fro(kept, 70))
     with pytest.raises(IndexError):
         found[30]
+
+
+def test_joined_videos_are_kept_in_one_file(in_file):
+    both = Recording.join(in_file[0], in_file[1])
+    assert isinstance(both.frames, Frames) and both.frames.shape == (60, 32, 32, 3)
+    assert isinstance(both.test.frames, Frames) and both.test.frames.file is both.frames.file
+    for part, one in zip(both.takes, in_file, strict=True):
+        np.testing.assert_array_equal(part.frames, one.frames)
+
+
+def test_a_small_and_a_large_video_are_joined(in_file):
+    """One of them in memory, the other in a file, both in one file."""
+    both = Recording.join(in_file[1].part(0, 8), in_file[0])
+    assert isinstance(both.frames, Frames)
+    np.testing.assert_array_equal(both.training.frames, in_file[1].frames[:8])
+    np.testing.assert_array_equal(both.test.frames, in_file[1].frames)
 
 
 def test_parts_of_frames_in_a_file(in_file):

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.expert import load_expert
     from ..evaluation.metrics import METRICS
     from ..evaluation.protocol import score
+    from ..evaluation.statistics import CLIP
     from ..evaluation.syncnet import load_syncnet
 
     if args.syncnet_weights:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     fewest = float(rows.n.min())
     if fewest < 3:
         print(
-            f"note: only {fewest:.0f} clip(s) of 1.2 s: the intervals are not reliable",
+            f"note: only {fewest:.0f} clip(s) of {CLIP:.0f} s: the intervals are not reliable",
             file=sys.stderr,
         )
 
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
 def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
     """`dfa score --table`: print table 2 of a folder of results, and write it to -o."""
     from ..evaluation.comparison import table2
+    from ..evaluation.statistics import CLIP
     from ..report.provenance import write_csv
     from ..report.tables import wide
 
@@ -96,6 +98,6 @@ def score_table(args: argparse.Namespace, expert: object, judge: str) -> None:
     else:
         for testset, part in wide(table).droplevel(1, axis=1).groupby("testset", sort=False):
             print(f"{testset}\n{part.droplevel('testset').rename_axis(None).to_string()}\n")
-        print(f"mean [95 % interval] over clips of 1.2 s; Sync: {judge}")
+        print(f"mean [95 % interval] over clips of {CLIP:.0f} s; Sync: {judge}")
     for reason in reasons:
         print(f"empty: {reason}", file=sys.stderr)

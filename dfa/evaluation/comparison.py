@@ -25,12 +25,11 @@ import pandas as pd
 from ..media import (
     VIDEOS,
     InputError,
-    frames_of,
     to_and_fro,
     video_of,
 )
 from ..method.tracking import face_points
-from ..recording import Recording
+from ..recording import Frames, Recording, decode
 from .expert import SyncExpert
 from .metrics import METRICS, lmd, mouth_opening, psnr
 from .paper import METHODS, OURS, RIVALS, TRUTH, reported_aspects
@@ -139,13 +138,15 @@ def facts_of(folder: str | Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def videos(results: Path, methods: tuple[str, ...], stem: str, size: int) -> dict[str, np.ndarray]:
-    """The methods' videos named `stem`: frames (T, size, size, 3) uint8 by method.
+def videos(
+    results: Path, methods: tuple[str, ...], stem: str, size: int, T: int
+) -> dict[str, np.ndarray | Frames]:
+    """The methods' videos named `stem`: at most T frames (T, size, size, 3) uint8 by method.
 
-    Methods without such a video are left out.
+    Many or large frames are kept in a file. Methods without such a video are left out.
     """
     paths = {m: video_of(results / m, stem) for m in methods}
-    return {m: frames_of(path, None, size) for m, path in paths.items() if path}
+    return {m: decode(path, None, size, T) for m, path in paths.items() if path}
 
 
 def methods_of(results: Path) -> list[str]:

@@ -289,7 +289,6 @@ def seam(frames: np.ndarray, reference: np.ndarray, points: np.ndarray) -> np.nd
     Returns (T,), the root mean square over the 11 points of the lower jaw, in grey levels of 255.
     """
     out, S = np.empty(len(frames)), frames.shape[1]
-    grey = (frames.mean(-1) - reference.mean(-1)).astype(np.float32)
     for t, p in enumerate(points * S - 0.5):
         jaw, width = p[3:14], 0.1 * np.linalg.norm(p[CHIN] - p[NOSE])
         along = np.gradient(jaw, axis=0)
@@ -300,7 +299,7 @@ def seam(frames: np.ndarray, reference: np.ndarray, points: np.ndarray) -> np.nd
         sides = [jaw[:, None] + sign * steps[:, None] * normal[:, None] for sign in (1, -1)]
         at = np.stack(sides).astype(np.float32)  # (2, 11, 4, 2): sides, jaw points, steps, xy
         strips = cv2.remap(
-            grey[t],
+            (frames[t].mean(-1) - reference[t].mean(-1)).astype(np.float32),
             np.ascontiguousarray(at[..., 0].reshape(2, -1)),
             np.ascontiguousarray(at[..., 1].reshape(2, -1)),
             cv2.INTER_LINEAR,

@@ -19,6 +19,7 @@ from scipy.signal import welch
 from ..media import FPS
 from .statistics import clips
 
+BLINK_CLIP = 1.2  # seconds in which blinks are counted: a generated sentence has about 10 s
 FLOOR = 1e-12  # rad²/Hz or m²/Hz, added to power spectra: far below visible motion
 
 
@@ -304,7 +305,7 @@ def blink_matches(onsets: np.ndarray, others: np.ndarray, within: int = 6) -> np
 
 
 def blink_rates(ear: np.ndarray, threshold: float) -> list[float]:
-    """Blinks per second in each clip of an eye-aspect ratio (T,).
+    """Blinks per second in each clip of BLINK_CLIP seconds of an eye-aspect ratio (T,).
 
     [nan] if no frame shows a face.
     """
@@ -312,4 +313,4 @@ def blink_rates(ear: np.ndarray, threshold: float) -> list[float]:
         return [np.nan]
     onsets = np.zeros(len(ear))
     onsets[blink_onsets(ear, threshold)] = 1
-    return [c.mean() * FPS for c in clips(onsets)]
+    return [c.mean() * FPS for c in clips(onsets, BLINK_CLIP)]

@@ -26,8 +26,9 @@ def measure(
     reference_points: np.ndarray | None = None,
     threshold: float | None = None,
 ) -> pd.DataFrame:
-    """All metrics of a video, as rows: metric, value, ci_low, ci_high, n (clips of 1.2 s).
+    """All metrics of a video, as rows: metric, value, ci_low, ci_high, n (clips of 5 s).
 
+    Blinks are counted in clips of 1.2 s, because a generated sentence lasts about 10 s.
     The arguments are those of `metrics.MeasuredVideo`. A metric has no row if an argument that it
     needs is missing. With the official SyncNet there is one more row, `sync_video`: the confidence
     of the whole video, as papers report it.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..media import FPS
 
-CLIP = 1.2  # seconds: length of the clips over which metrics are averaged
+CLIP = 5.0  # seconds: length of the clips over which metrics are averaged
 
 
 def clips(x: np.ndarray, seconds: float = CLIP) -> list[np.ndarray]:
@@ -50,7 +50,7 @@ def estimate(values: np.ndarray, seed: int = 0) -> dict[str, float]:
 
 
 def over_clips(values: np.ndarray) -> dict[str, float]:
-    """`estimate` of per-frame values (T,), averaged over clips of 1.2 s."""
+    """`estimate` of per-frame values (T,), averaged over clips of 5 s."""
     return estimate([c.mean() for c in clips(values)])
 
 

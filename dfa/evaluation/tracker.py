@@ -70,12 +70,12 @@ def tracking_errors(
     return pd.DataFrame(rows)
 
 
-def quiet_and_held(name: str, T: int) -> tuple[np.ndarray, np.ndarray]:
+def quiet_and_held(name: str, T: int, second: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Which of the first T frames are silent, and which are in a held vowel: (T,) bool each.
 
-    Silent frames are at least two frames from any phoneme.
+    Silent frames are at least two frames from any phoneme. second: of the second recording.
     """
-    actor = captures.truth(name)
+    actor = captures.truth(name, second)
     quiet, held = np.ones(T, bool), np.zeros(T, bool)
     for (start, end), phone in zip(actor["phonemes"] * FPS, actor["phoneme_names"], strict=True):
         quiet[max(0, int(start) - 2) : int(np.ceil(end)) + 2] = False

@@ -64,7 +64,7 @@ def ship(runs: str | Path) -> None:
 
     So a machine without the tracker has it too. Points and f_a are in half precision.
     """
-    whole = captures.recording("subject_a", runs, 128)
+    whole = captures.recording("subject_a", runs, 128).training  # the first of two recordings
     codes, half = Corpus.load(runs).codes(whole), np.float16
     with atomic(DATA) as part:
         np.savez_compressed(

@@ -86,16 +86,23 @@ class Corpus:
         """Attributes [h ; f_e] (T, 14) of T tracked frames."""
         return torch.cat([torch.from_numpy(attributes.h), self.f_e(attributes)], 1)
 
-    @torch.no_grad()  # training cannot use inference tensors
     def codes(self, recording: Recording) -> Codes:
-        """All codes of a recording; for a part, those of the whole recording, cut."""
-        whole, cut = recording.whole, recording.cut
-        f_m = self.f_d.encode(torch.from_numpy(whole.attributes.landmarks))[0].clone()[cut]
-        x = self.personal(whole.attributes)
+        """All codes of a recording; for a part, those of the whole recording, cut.
+
+        Each of the recording's takes is encoded on its own: nothing crosses from one to the next.
+        """
+        takes = zip(*map(self._codes, recording.whole.takes), strict=True)
+        return Codes(*(torch.cat(each)[recording.cut] for each in takes))
+
+    @torch.no_grad()  # training cannot use inference tensors
+    def _codes(self, take: Recording) -> tuple[Tensor, ...]:
+        """The `Codes` of one continuous video, without those that need a missing E_a."""
+        f_m = self.f_d.encode(torch.from_numpy(take.attributes.landmarks))[0].clone()
+        x = self.personal(take.attributes)
         if self.sync is None:
-            return Codes(f_m, x[cut])
-        f_a = self.f_a(whole.audio, len(whole))
-        return Codes(f_m, x[cut], f_a[cut], conditions(x[:, :6], f_a, x[:, 6:])[cut])
+            return f_m, x
+        f_a = self.f_a(take.audio, len(take))
+        return f_m, x, f_a, conditions(x[:, :6], f_a, x[:, 6:])
 
     @torch.inference_mode()
     def lid_opening(self, f_e: Tensor) -> np.ndarray:

@@ -281,11 +281,17 @@ def _pose(R: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.concatenate([matrix_to_euler(torch.from_numpy(R)).numpy(), t], 1)
 
 
-def track(path: str | Path, *, seconds: float | None = None, progress: bool = True) -> Attributes:
+def track(
+    path: str | Path, *, seconds: float | None = None, progress: bool = True,
+    identity: np.ndarray | None = None,
+) -> Attributes:  # fmt: skip
     """Face attributes (eq. 1) of every frame, at 25 fps, of a video of one person.
 
-    seconds: use only the beginning. Raises InputError if the video shows no face or two faces, is
-    shorter than SHORTEST, or shows no face for longer than LONGEST_GAP.
+    seconds: use only the beginning. identity: F_id (K_id,) of the person from another video, so
+    that pose and landmarks of both are those of one face; by default it is fitted here.
+
+    Raises InputError if the video shows no face or two faces, is shorter than SHORTEST, or shows
+    no face for longer than LONGEST_GAP.
     """
     crop = find_crop(path, progress, seconds)
     images = (square(image, crop, int(crop[2])) for image in _first_frames(path, seconds))
@@ -295,7 +301,7 @@ def track(path: str | Path, *, seconds: float | None = None, progress: bool = Tr
     fit = Fit()
     found = mesh[~lost]
     chosen = np.unique(np.linspace(0, len(found) - 1, IDENTITY_FRAMES).round().astype(int))
-    F_id = fit.identity(found[chosen])
+    F_id = fit.identity(found[chosen]) if identity is None else identity
     h, F_exp = fit.frames(found, F_id)
     points, h_raw = found[:, MP_68, :2], _pose(*fit.start(found))
     h, F_exp, points, h_raw = (_interpolated(a, lost) for a in (h, F_exp, points, h_raw))
@@ -328,16 +334,19 @@ def tracker() -> str:
     return digest(code_of(track), sha256(face.FILE))
 
 
-def tracked(video: str | Path, path: Path, seconds: float | None = None) -> Attributes:
+def tracked(
+    video: str | Path, path: Path, seconds: float | None = None, identity: np.ndarray | None = None
+) -> Attributes:
     """Attributes of a video. Loads `path` if it comes from the same video and tracker, else tracks.
 
-    Writes `path` (.npz) and its key, which is also that of the file. Raises InputError as `track`.
+    seconds, identity: as of `track`. Writes `path` (.npz) and its key, which is also that of the
+    file. Raises InputError as `track`.
     """
-    source = sha256(video), seconds, tracker()
+    source = sha256(video), seconds, identity, tracker()
     key = lambda: digest(*source, sha256(path))  # noqa: E731
     marker = path.with_suffix(".key")
     if not (path.exists() and marker.exists() and marker.read_text() == key()):
         path.parent.mkdir(parents=True, exist_ok=True)
-        track(video, seconds=seconds).save(path)
+        track(video, seconds=seconds, identity=identity).save(path)
         marker.write_text(key())
     return Attributes.load(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..captures import CORPUS, NAMES, TEST
+from ..captures import CORPUS, NAMES, TEST, recordings_of, titled
 from ..media import (
     FPS,
     SAMPLE_RATE,
@@ -18,28 +18,33 @@ from ..media import (
     write_video,
 )
 
-TEST_SECONDS, CORPUS_SECONDS = 66, 30
+TEST_SECONDS, SECOND_SECONDS, CORPUS_SECONDS = 66, 60, 30
 UNSEEN_SECONDS = 14  # at most
 NECK = np.array([0.0, 0.10, 0.08])  # metres, canonical space: the point about which the head turns
 REST = np.array([0.0, -0.03, 1.38])  # metres, camera space: the head's position at rest
 CRF = 23  # H.264 quality: costs less than 1 dB; half-size chroma alone limits PSNR to about 38 dB
 
 
-def length(name: str) -> int:
-    """The length of a capture in seconds."""
+def length(name: str, second: bool = False) -> int:
+    """The length of a capture, or of the second recording of a test subject, in seconds."""
+    if second:
+        return SECOND_SECONDS
     return TEST_SECONDS if name in TEST else CORPUS_SECONDS
 
 
-def act(name: str, seed: int = 0):
-    """The whole Performance of one actor, speech and motion, without rendering."""
+def act(name: str, seed: int = 0, second: bool = False):
+    """The whole Performance of one actor, speech and motion, without rendering.
+
+    second: of the second recording: other words, pauses and movements of the same person.
+    """
     from dfa.studio import actors, motion, speech
 
-    look = actors.parameters()[name]
-    said = speech.speak(
-        look["text"], length(name), motion.generator(name, "pauses", seed), **look["voice"]
-    )
+    look, take = actors.parameters()[name], "second " if second else ""
+    pauses = motion.generator(name, take + "pauses", seed)
+    text = look["second" if second else "text"]
+    said = speech.speak(text, length(name, second), pauses, **look["voice"])
     names = actors.template().actions
-    return motion.perform(name, look, names, NECK, REST, said, seed)
+    return motion.perform(name, look, names, NECK, REST, said, seed, take)
 
 
 def unseen(name: str) -> np.ndarray:
@@ -82,8 +87,11 @@ def make(
 ) -> list[Path]:
     """Make NAME.mp4 and NAME.npz (and NAME_unseen.flac) in `out_dir`; return the videos' paths.
 
-    seconds: length of the videos; None is the whole take, 66 s for the test subjects and 30 s for
-    the corpus. seed: another seed gives other pauses, movements and blinks of the same people.
+    Of the test subjects also the second recording, NAME.test.mp4 and NAME.test.npz.
+
+    seconds: length of the videos; None is the whole take, 66 s for the test subjects, 60 s for
+    their second recordings and 30 s for the corpus. seed: another seed gives other pauses,
+    movements and blinks of the same people.
 
     Raises InputError for an unknown actor, a wrong length or missing software.
     """
@@ -116,18 +124,19 @@ def make(
     out_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for name in names:
-        file = out_dir / f"{name}.mp4"
-        check_output(file)
-        take = act(name, seed)
-        n = round((seconds or length(name)) * FPS)
         film = render.Film(actors.load(name))
-        frames = (film.shoot(take, t) for t in range(n))
-        frames = tqdm(frames, total=n, desc=name, unit="frame", disable=not progress)
-        write_video(file, frames, take.speech.audio[: n * SAMPLES_PER_FRAME], crf=CRF)
+        for _, second in recordings_of([name]):
+            file = out_dir / f"{titled(name, second)}.mp4"
+            check_output(file)
+            take, whole = act(name, seed, second), length(name, second)
+            n = round(min(seconds or whole, whole) * FPS)
+            frames = (film.shoot(take, t) for t in range(n))
+            frames = tqdm(frames, total=n, desc=file.stem, unit="frame", disable=not progress)
+            write_video(file, frames, take.speech.audio[: n * SAMPLES_PER_FRAME], crf=CRF)
+            with atomic(file.with_suffix(".npz")) as part:
+                np.savez_compressed(part, **truth(take, n))
+            files.append(file)
         film.close()
-        with atomic(file.with_suffix(".npz")) as part:
-            np.savez_compressed(part, **truth(take, n))
         if "unseen" in actors.parameters()[name]:
             write_audio(out_dir / f"{name}_unseen.flac", unseen(name))
-        files.append(file)
     return files

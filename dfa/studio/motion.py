@@ -383,17 +383,18 @@ def perform(
     rest: np.ndarray,
     speech: Speech,
     seed: int,
+    take: str = "",
 ) -> Performance:
     """The whole take of one actor.
 
     names: the 52 actions in order; neck: the pivot in canonical space; rest: (3,) the head's
-    place before the camera; speech sets the length.
+    place before the camera; speech sets the length; take: another name gives other movements.
     """
     seconds = len(speech.audio) / SAMPLE_RATE
     n = round(seconds * FPS) * STEPS
     t = (np.arange(n) + 0.5) * DT
     style = look["motion"]
-    rng = lambda stream: generator(name, stream, seed)  # noqa: E731
+    rng = lambda stream: generator(name, take + stream, seed)  # noqa: E731
 
     tracks = {a: np.zeros(n) for a in names}
 
@@ -403,7 +404,8 @@ def perform(
             share = 1 + lean * (1 if side.endswith("Left") else -1) * (len(sides) == 2)
             tracks[side] += value * share
 
-    for action, track in mouth(speech, t, style["mouth"], rng("mouth")).items():
+    habits = generator(name, "mouth", seed)  # of the person: the same in each take
+    for action, track in mouth(speech, t, style["mouth"], habits).items():
         both(action, track, style["mouth"]["lean"])
     open_mouth = np.clip(tracks["jawOpen"], 0, 1)
     face = rng("face")

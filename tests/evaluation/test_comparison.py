@@ -213,7 +213,7 @@ def test_notes_say_what_was_given_and_spent(tmp_path):
 
 
 def test_videos_of_a_folder_are_those_that_are_there(results):
-    found = comparison.videos(results, (TRUTH, "ATVG", "Wav2Lip"), "somebody", 32)
+    found = comparison.videos(results, (TRUTH, "ATVG", "Wav2Lip"), "somebody", 32, 99)
     assert list(found) == [TRUTH, "ATVG"]
     assert found["ATVG"].shape == (SECONDS * 25, 32, 32, 3)
 

@@ -18,6 +18,7 @@ NAME = "subject_a"
 LOOKS = actors.parameters()
 FLITE = [name for name in captures.NAMES if "flite" in LOOKS[name]["voice"]]
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
+RECORDINGS = captures.recordings_of(captures.NAMES)  # (name, second)
 EVERYBODY = [pytest.param(n, marks=needs_flite) if n in FLITE else n for n in captures.NAMES]
 
 
@@ -36,9 +37,9 @@ def said(look) -> speech.Speech:
     return speech.speak(look["text"], studio.length(NAME), rng, **look["voice"])
 
 
-def perform(look: dict, said: speech.Speech, seed: int = 0) -> motion.Performance:
+def perform(look: dict, said: speech.Speech, seed: int = 0, take: str = "") -> motion.Performance:
     names = tuple(captures.truth(NAME)["action_names"])
-    return motion.perform(NAME, look, names, studio.NECK, studio.REST, said, seed)
+    return motion.perform(NAME, look, names, studio.NECK, studio.REST, said, seed, take)
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +73,21 @@ def level(audio: np.ndarray, start: float, end: float) -> float:
     return np.sqrt(np.mean(piece**2)) if len(piece) else 0.0
 
 
-@pytest.mark.parametrize("name", captures.NAMES)
-def test_stops_are_where_the_sound_is_quiet(name):
+@pytest.mark.parametrize("name, second", RECORDINGS)
+def test_stops_are_where_the_sound_is_quiet(name, second):
     """The phone times belong to the sound: within p, t, k it is softer than within vowels."""
-    audio, truth = read_audio(captures.path(name)), captures.truth(name)
+    audio, truth = read_audio(captures.path(name, second)), captures.truth(name, second)
     phones = [(level(audio, *t), p) for t, p in zip(*phonemes(truth), strict=True)]
     stops = [x for x, p in phones if p in ("p", "t", "k")]
     vowels = [x for x, p in phones if set(p) & tracker.VOWELS]
     assert np.median(stops) < 0.4 * np.median(vowels)
 
 
-@pytest.mark.parametrize("name", captures.NAMES)
-def test_the_jaw_opens_with_the_sound(name):
-    truth = captures.truth(name)
+@pytest.mark.parametrize("name, second", RECORDINGS)
+def test_the_jaw_opens_with_the_sound(name, second):
+    truth = captures.truth(name, second)
     jaw = truth["actions"][:, list(truth["action_names"]).index("jawOpen")].astype(float)
-    audio = read_audio(captures.path(name))
+    audio = read_audio(captures.path(name, second))
     sound = [level(audio, t / FPS, (t + 1) / FPS) for t in range(len(jaw))]
     assert np.corrcoef(jaw, sound)[0, 1] > 0.25
 
@@ -143,20 +144,32 @@ def test_the_same_text_sounds_the_same_again(name):
         assert np.array_equal(a.audio, b.audio) and a.phones == b.phones
 
 
-def test_nobody_repeats_a_sentence_of_anyone_else():
-    texts = [s for p in LOOKS.values() for s in p["text"]]
-    assert len(set(texts)) == len(texts)
+def test_nobody_says_a_sentence_twice():
+    """Of the two recordings of a test subject, what is said in one is said nowhere else."""
+    texts = [s for p in LOOKS.values() for k in ("text", "second", "unseen") for s in p.get(k, [])]
+    assert len(set(map(speech.letters, texts))) == len(texts)
+    assert {name for name in LOOKS if "second" in LOOKS[name]} == set(captures.TEST)
+
+
+def lasts(name: str, key: str, seconds: int) -> None:
+    look, rng = LOOKS[name], motion.generator(name, "pauses", 0)
+    said = speech.speak(look[key], seconds, rng, **look["voice"])
+    assert said.phones[-1][1] > seconds - 1.2  # at worst it ends in a pause
+    letters = {c for _, _, phone in said.phones for c in phone}
+    assert not letters - set(motion.LETTERS) - set("ːˈˌ̩̪̃.-")  # length, stress; retroflex, coda
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", EVERYBODY)
 def test_every_text_lasts_the_whole_take(name):
-    look = LOOKS[name]
-    rng = motion.generator(name, "pauses", 0)
-    said = speech.speak(look["text"], studio.length(name), rng, **look["voice"])
-    assert said.phones[-1][1] > studio.length(name) - 1.2  # at worst it ends in a pause
-    letters = {c for _, _, phone in said.phones for c in phone}
-    assert not letters - set(motion.LETTERS) - set("ːˈˌ̩̪̃.-")  # length, stress; retroflex, coda
+    lasts(name, "text", studio.length(name))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", captures.TEST)
+def test_every_second_text_lasts_a_minute(name):
+    assert studio.length(name, second=True) == 60
+    lasts(name, "second", 60)
 
 
 # ------------------------------------------------------------------------------------- motion
@@ -275,6 +288,16 @@ def test_the_same_seed_gives_the_same_take_and_another_does_not(look, said, take
     assert not np.allclose(take.h, other.h, atol=1e-3)
 
 
+def test_another_take_moves_differently_with_the_mouth_of_the_same_person(look, said, take):
+    other = perform(look, said, take="second ")
+    apart = np.abs(other.h - take.h).mean(0)
+    assert (apart[:3] > np.radians([0.5, 1, 0.3])).all()
+    assert len(np.intersect1d(take.blink_onsets, other.blink_onsets)) == 0
+    assert not np.allclose(take.gaze, other.gaze, atol=0.02)
+    jaw = list(captures.truth(NAME)["action_names"]).index("jawOpen")
+    np.testing.assert_array_equal(take.actions[:, jaw], other.actions[:, jaw])
+
+
 # -------------------------------------------------------------------------------------- shape
 
 
@@ -309,9 +332,9 @@ def test_clipping_keeps_the_right_area():
 
 
 def test_shipped_captures_have_their_length_and_truth():
-    for name in captures.NAMES:
-        n = studio.length(name) * FPS
-        data = captures.truth(name)
+    for name, second in RECORDINGS:
+        n = studio.length(name, second) * FPS
+        data = captures.truth(name, second)
         assert data["h"].shape == (n, 6) and data["actions"].shape == (n, 52)
         assert data["blink"].shape == (n,) and data["gaze"].shape == (n, 2)
         assert len(data["phonemes"]) == len(data["phoneme_names"])
@@ -319,15 +342,15 @@ def test_shipped_captures_have_their_length_and_truth():
     assert total < 20e6
 
 
-@pytest.mark.parametrize("name", captures.NAMES)
-def test_transcripts_hold_the_sentences_in_letters_and_the_phonemes_in_their_times(name):
-    truth, audio = captures.truth(name), read_audio(captures.path(name))
+@pytest.mark.parametrize("name, second", RECORDINGS)
+def test_transcripts_hold_the_sentences_in_letters_and_the_phonemes_in_their_times(name, second):
+    truth, audio = captures.truth(name, second), read_audio(captures.path(name, second))
     spans, texts = truth["sentences"], truth["transcripts"]
     assert spans.dtype == np.float32 and spans.shape == (len(texts), 2)
     assert len(texts) >= 5
     assert set("".join(texts)) <= set("abcdefghijklmnopqrstuvwxyz '")
     assert all(text == " ".join(text.split()) for text in texts)
-    assert spans[0, 0] >= 0.5 and spans[-1, 1] <= studio.length(name)
+    assert spans[0, 0] >= 0.5 and spans[-1, 1] <= studio.length(name, second)
     assert (np.diff(spans.ravel()) > 0).all() and (spans[1:, 0] - spans[:-1, 1] > 0.25).all()
     rate = np.array([len(text) for text in texts]) / np.diff(spans)[:, 0]
     assert (rate > 8).all() and (rate < 25).all()  # letters a second
@@ -344,9 +367,9 @@ def test_transcripts_hold_the_sentences_in_letters_and_the_phonemes_in_their_tim
 
 def test_a_capture_shows_what_its_actor_was_given_to_say():
     pytest.importorskip("pypinyin")
-    for name in captures.NAMES:
-        texts = [speech.letters(text) for text in LOOKS[name]["text"]]
-        said = captures.truth(name)["transcripts"].tolist()
+    for name, second in RECORDINGS:
+        texts = [speech.letters(text) for text in LOOKS[name]["second" if second else "text"]]
+        said = captures.truth(name, second)["transcripts"].tolist()
         assert said == texts[: len(said)]
 
 
@@ -362,6 +385,8 @@ def test_who_needs_flite_is_said_in_one_line(tmp_path, monkeypatch):
 def test_unknown_names_are_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="there is no sample capture"):
         captures.path("nobody")
+    with pytest.raises(InputError, match="no second recording of 'corpus_01': choose one of subje"):
+        captures.path("corpus_01", second=True)
     with pytest.raises(InputError, match="there is no actor"):
         studio.make(["nobody"], tmp_path)
     with pytest.raises(InputError, match="lasts 66 s"):
@@ -373,23 +398,25 @@ def test_unknown_names_are_said_in_one_line(tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("studio")
 def test_a_second_made_again_is_the_shipped_one(tmp_path):
-    (file,) = studio.make([NAME], tmp_path, seconds=1, progress=False)
-    made = list(iter_frames(file))
-    assert len(made) == FPS
-    shipped = [f for f, _ in zip(iter_frames(captures.path(NAME)), range(FPS), strict=False)]
-    for a, b in zip(made, shipped, strict=True):
-        error = np.mean((a.astype(float) - b.astype(float)) ** 2)
-        assert 10 * np.log10(255**2 / error) > 35
+    files = studio.make([NAME], tmp_path, seconds=1, progress=False)
+    assert [file.name for file in files] == [f"{NAME}.mp4", f"{NAME}.test.mp4"]
+    for file, second in zip(files, (False, True), strict=True):
+        made, video = list(iter_frames(file)), captures.path(NAME, second)
+        assert len(made) == FPS
+        shipped = [f for f, _ in zip(iter_frames(video), range(FPS), strict=False)]
+        for a, b in zip(made, shipped, strict=True):
+            error = np.mean((a.astype(float) - b.astype(float)) ** 2)
+            assert 10 * np.log10(255**2 / error) > 35
 
-    sound, reference = read_audio(file)[:14_000], read_audio(captures.path(NAME))[:14_000]
-    assert np.corrcoef(sound, reference)[0, 1] > 0.97
+        sound, reference = read_audio(file)[:14_000], read_audio(video)[:14_000]
+        assert np.corrcoef(sound, reference)[0, 1] > 0.97
 
-    with np.load(file.with_suffix(".npz")) as data:
-        truth = captures.truth(NAME)
-        assert np.allclose(data["h"], truth["h"][:FPS], atol=1e-5)
-        assert np.allclose(data["actions"], truth["actions"][:FPS], atol=2e-3)
-        assert np.allclose(data["phonemes"], truth["phonemes"][: len(data["phonemes"])], atol=1e-3)
-    names = {f"{NAME}.mp4", f"{NAME}.npz", f"{NAME}_unseen.flac"}
+        with np.load(file.with_suffix(".npz")) as data:
+            truth, phones = captures.truth(NAME, second), data["phonemes"]
+            assert np.allclose(data["h"], truth["h"][:FPS], atol=1e-5)
+            assert np.allclose(data["actions"], truth["actions"][:FPS], atol=2e-3)
+            assert np.allclose(phones, truth["phonemes"][: len(phones)], atol=1e-3)
+    names = {f"{NAME}{end}" for end in (".mp4", ".npz", ".test.mp4", ".test.npz", "_unseen.flac")}
     assert {f.name for f in tmp_path.iterdir()} == names
     said, shipped = read_audio(tmp_path / f"{NAME}_unseen.flac"), read_audio(captures.unseen(NAME))
     assert np.allclose(said, shipped, atol=1e-3)
