@@ -77,6 +77,12 @@ def truth(name: str) -> dict[str, np.ndarray]:
     - phonemes (n, 2), seconds of start and end, and phoneme_names (n,) in IPA.
     - sentences (n, 2), seconds of start and end of complete sentences, and transcripts (n,) in a to
       z, space and apostrophe (Mandarin in pinyin).
+    - torso (T, 6): pose of the torso, as h.
+    - camera (T, 3): zoom, 1 at rest, and the shift of the principal point to the right and down in
+      image sides: X_cam is seen at 0.5 + zoom FOCAL (x, y) / z + shift, FOCAL of `dfa.method.face`.
+    - exposure (T,): stops, 0 at rest.
+    - sound_late (): frames by which the sound comes after the picture. The times of phonemes and
+      sentences are those of the file's sound.
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)

@@ -53,12 +53,18 @@ def unseen(name: str) -> np.ndarray:
     return said.audio[:end]
 
 
-def truth(take, frames: int) -> dict[str, np.ndarray]:
-    """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them."""
+def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
+    """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them.
+
+    shot: the camera.Shot of the take.
+    """
     from dfa.studio import actors, speech
 
-    phones = [p for p in take.speech.phones if p[0] < frames / FPS]
-    sentences = [s for s in take.speech.sentences if s[1] <= frames / FPS]
+    late = shot.sound_late / FPS
+    phones = [(a + late, b + late, x) for a, b, x in take.speech.phones]
+    phones = [p for p in phones if p[0] < frames / FPS]
+    sentences = [(a + late, b + late, x) for a, b, x in take.speech.sentences]
+    sentences = [s for s in sentences if s[1] <= frames / FPS]
     return {
         "h": take.h[:frames].astype(np.float32),
         "actions": take.actions[:frames].astype(np.float16),
@@ -70,6 +76,10 @@ def truth(take, frames: int) -> dict[str, np.ndarray]:
         "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
         "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
         "transcripts": np.array([speech.letters(s[2]) for s in sentences], dtype=str),
+        "torso": take.torso[:frames].astype(np.float32),
+        "camera": shot.camera[:frames].astype(np.float32),
+        "exposure": shot.exposure[:frames].astype(np.float16),
+        "sound_late": np.array(shot.sound_late, np.int8),
     }
 
 
@@ -105,7 +115,7 @@ def make(
         ) from None
     from tqdm import tqdm
 
-    from dfa.studio import actors, render
+    from dfa.studio import actors, camera, render
 
     needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
     if needy and not shutil.which("flite"):
@@ -120,13 +130,15 @@ def make(
         check_output(file)
         take = act(name, seed)
         n = round((seconds or length(name)) * FPS)
+        shot = camera.plan(name, actors.parameters()[name].get("camera", {}), len(take.h), seed)
         film = render.Film(actors.load(name))
-        frames = (film.shoot(take, t) for t in range(n))
+        frames = (film.shoot(take, t, shot) for t in range(n))
         frames = tqdm(frames, total=n, desc=name, unit="frame", disable=not progress)
-        write_video(file, frames, take.speech.audio[: n * SAMPLES_PER_FRAME], crf=CRF)
-        film.close()
+        audio = camera.delayed(take.speech.audio, shot.sound_late)[: n * SAMPLES_PER_FRAME]
+        write_video(file, frames, audio, crf=CRF)
         with atomic(file.with_suffix(".npz")) as part:
-            np.savez_compressed(part, **truth(take, n))
+            np.savez_compressed(part, **truth(take, n, shot))
+        film.close()
         if "unseen" in actors.parameters()[name]:
             write_audio(out_dir / f"{name}_unseen.flac", unseen(name))
         files.append(file)
