@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .media import FPS, SAMPLES_PER_FRAME, InputError, read_audio
+from .media import FPS, SAMPLES_PER_FRAME, InputError, iter_frames, read_audio, read_levels
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -18,6 +18,7 @@ NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
 SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # language -> subject whose voice speaks it
 SAMPLES = "sample captures, synthetic actors"  # what was measured, in words
+DEPTH_UNIT = 1e-3  # metres: of the depth maps in NAME_views.mkv
 RATED = 6  # seconds of each video that people rate (`dfa.study`)
 
 
@@ -86,3 +87,33 @@ def truth(name: str) -> dict[str, np.ndarray]:
     """
     with np.load(path(name).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)
+
+
+def views(name: str) -> dict[str, np.ndarray]:
+    """Pictures and depth of a test subject from turned cameras: a truth for geometry.
+
+    Nine cameras film the same 12 held-out instants. A camera sees X' = R X + t, where X are the
+    coordinates of the camera at rest: the actor, the lights and the room stand still. A head of
+    pose h, with rotation R_h and translation t_h, has R R_h and R t_h + t in the turned camera.
+    Arrays of n = 108 views by name, one camera after the other:
+
+    - pictures (n, 256, 256, 3) uint8 RGB, compressed like the captures. Behind the actor is the
+      painted wall, mirrored where the camera sees beyond its edges: no truth.
+    - depth (n, 256, 256) float32: metres along the camera's axis (X'_z) to the actor with hair and
+      shirt, through the middle of each pixel, in steps of 1 mm; 0 where no actor is.
+    - frame (n,): the instant, in frames of the recording. h (n, 6): the head, as in `truth`.
+    - turn (n, 2): yaw and pitch of the camera in degrees; (0, 0) is the camera at rest.
+    - R (n, 3, 3) and t (n, 3), in metres.
+
+    Raises InputError if the files do not exist.
+    """
+    if name not in TEST:
+        raise InputError(f"there are no views of {name!r}: choose one of {', '.join(TEST)}")
+    file = path(name).with_name(f"{name}_views.npz")
+    if not file.exists():
+        raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
+    with np.load(file, allow_pickle=False) as data:
+        views = dict(data)
+    views["pictures"] = np.stack([*iter_frames(file.with_suffix(".mp4"))])
+    views["depth"] = read_levels(file.with_suffix(".mkv")) * np.float32(DEPTH_UNIT)
+    return views

@@ -92,6 +92,8 @@ def make(
 ) -> list[Path]:
     """Make NAME.mp4 and NAME.npz (and NAME_unseen.flac) in `out_dir`; return the videos' paths.
 
+    Of the test subjects also the views from turned cameras, unless `seconds` are given.
+
     seconds: length of the videos; None is the whole take, 66 s for the test subjects and 30 s for
     the corpus. seed: another seed gives other pauses, movements and blinks of the same people.
 
@@ -115,7 +117,7 @@ def make(
         ) from None
     from tqdm import tqdm
 
-    from dfa.studio import actors, camera, render
+    from dfa.studio import actors, camera, render, views
 
     needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
     if needy and not shutil.which("flite"):
@@ -138,6 +140,8 @@ def make(
         write_video(file, frames, audio, crf=CRF)
         with atomic(file.with_suffix(".npz")) as part:
             np.savez_compressed(part, **truth(take, n, shot))
+        if name in TEST and seconds is None:
+            views.write(name, film, out_dir, seed)
         film.close()
         if "unseen" in actors.parameters()[name]:
             write_audio(out_dir / f"{name}_unseen.flac", unseen(name))
