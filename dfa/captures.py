@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .media import FPS, SAMPLES_PER_FRAME, InputError, read_audio
+from .media import FPS, SAMPLES_PER_FRAME, InputError, iter_frames, read_audio, read_levels
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -23,6 +23,7 @@ NAMES = TEST + CORPUS
 FOLDER = Path(__file__).parent / "data" / "captures"
 SPEAKERS = {"zh": "corpus_02", "de": "corpus_05"}  # language -> subject whose voice speaks it
 SAMPLES = "sample captures, synthetic actors"  # what was measured, in words
+DEPTH_UNIT = 1e-3  # metres: of the depth maps in NAME_views.mkv
 RATED = 6  # seconds of each video that people rate (`dfa.study`)
 
 
@@ -112,6 +113,42 @@ def truth(name: str, second: bool = False) -> dict[str, np.ndarray]:
     - phonemes (n, 2), seconds of start and end, and phoneme_names (n,) in IPA.
     - sentences (n, 2), seconds of start and end of complete sentences, and transcripts (n,) in a to
       z, space and apostrophe (Mandarin in pinyin).
+    - torso (T, 6): pose of the torso, as h.
+    - camera (T, 3): zoom, 1 at rest, and the shift of the principal point to the right and down in
+      image sides: X_cam is seen at 0.5 + zoom FOCAL (x, y) / z + shift, FOCAL of `dfa.method.face`.
+    - exposure (T,): stops, 0 at rest.
+    - sound_late (): frames by which the sound comes after the picture. The times of phonemes and
+      sentences are those of the file's sound.
     """
     with np.load(path(name, second).with_suffix(".npz"), allow_pickle=False) as data:
         return dict(data)
+
+
+def views(name: str) -> dict[str, np.ndarray]:
+    """Pictures and depth of a test subject from turned cameras: a truth for geometry.
+
+    Nine cameras film the same 12 held-out instants. A camera sees X' = R X + t, where X are the
+    coordinates of the camera at rest: the actor, the lights and the room stand still. A head of
+    pose h, with rotation R_h and translation t_h, has R R_h and R t_h + t in the turned camera.
+    Arrays of n = 108 views by name, one camera after the other:
+
+    - pictures (n, 256, 256, 3) uint8 RGB, compressed like the captures. Behind the actor is the
+      painted wall, mirrored where the camera sees beyond its edges: no truth.
+    - depth (n, 256, 256) float32: metres along the camera's axis (X'_z) to the actor with hair and
+      shirt, through the middle of each pixel, in steps of 1 mm; 0 where no actor is.
+    - frame (n,): the instant, in frames of the recording. h (n, 6): the head, as in `truth`.
+    - turn (n, 2): yaw and pitch of the camera in degrees; (0, 0) is the camera at rest.
+    - R (n, 3, 3) and t (n, 3), in metres.
+
+    Raises InputError if the files do not exist.
+    """
+    if name not in TEST:
+        raise InputError(f"there are no views of {name!r}: choose one of {', '.join(TEST)}")
+    file = path(name).with_name(f"{name}_views.npz")
+    if not file.exists():
+        raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
+    with np.load(file, allow_pickle=False) as data:
+        views = dict(data)
+    views["pictures"] = np.stack([*iter_frames(file.with_suffix(".mp4"))])
+    views["depth"] = read_levels(file.with_suffix(".mkv")) * np.float32(DEPTH_UNIT)
+    return views

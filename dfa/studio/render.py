@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 from scipy import sparse
 from scipy.spatial.transform import Rotation
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-from dfa.studio import hair, paint, scenery, shaders
+from dfa.studio import camera, hair, paint, scenery, shaders, stage
 from dfa.studio.actors import Actor, Surface, clip, sideless
+from dfa.studio.camera import Shot
 from dfa.studio.motion import Performance, rotations
 from dfa.studio.paint import MOUTH_Y, bump, linear, look_up, smoothstep
 from dfa.studio.shaders import FILL, GROUND, KEY, RIM, SKY, unit
 from dfa.studio.stage import (
+    STILL,
     Facing,
     Mesh,
     camera_plotter,
@@ -33,6 +33,7 @@ from ..method.face import FOCAL
 
 SIZE = 256
 BACKDROP_Z = 2.6
+BACKDROP_SIDES = 4  # size of the backdrop in image sides: a camera that turns sees more of it
 
 HEM = 0.011  # metres, of the shirt's neckline
 IRIS = 0.42  # radians, as seen from the ball's centre: a corneal bulge enlarges it a little
@@ -94,19 +95,22 @@ class Film:
         self._eyes()
         self._lashes(parts)
         self._backdrop(look["backdrop"])  # drawn last: its hidden pixels then need no shading
+        self.lit = [self.skin_mesh, self.cloth_mesh, *self.eye_meshes.values()]
         self._prepare()
         self.plotter.show(auto_close=False)
         self.plotter.camera.clipping_range = (0.4, 4.0)
-        self.pixels = vtkUnsignedCharArray()
         self.plotter.ren_win.SwapBuffersOff()  # no display: the pixels are read back
+        self.late = (None, None)  # a take and its poses of the ends of the hair
 
     def _backdrop(self, look: dict) -> None:
-        half = 0.5 * BACKDROP_Z / FOCAL
-        corners = np.array([[-1, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]]) * half
-        uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
-        image = scenery.paint_backdrop(look)
-        mesh = place(self.plotter, np.array([[0, 1, 2], [0, 2, 3]]), 4, image, uv)
-        update(mesh, corners + np.array([0, 0, BACKDROP_Z]), np.ones((4, 3)))
+        """A plane behind the actor: its middle fills the picture, around it it is mirrored."""
+        around = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]]) * BACKDROP_SIDES / 2
+        corners = np.column_stack([around * BACKDROP_Z / FOCAL, np.full(4, BACKDROP_Z)])
+        uv = 0.5 + around * [1, -1]
+        image = {"mirrored": scenery.paint_backdrop(look)}
+        triangles = np.array([[0, 1, 2], [0, 2, 3]])
+        self.backdrop = Mesh(self.plotter, triangles, 4, "", image, uv)
+        update(self.backdrop, corners, np.ones((4, 3)))
 
     def _skin(self, skin: Surface, level: np.ndarray, look: dict) -> None:
         """The visible skin, not covered by shirt or hair, as a mesh with its own points."""
@@ -376,7 +380,11 @@ class Film:
             colour += visible * (0.03 * across**60)[:, None]
             colour += visible * tuft.albedo * (0.6 * across**16)[:, None]
             update(mesh, tuft.points, colour)
-            self.hair.append((tuft, mesh))
+            # A point moves with torso, head and the head's late pose, by its weights (n, 3).
+            weights = [1 - tuft.follow, tuft.follow * (1 - tuft.loose), tuft.follow * tuft.loose]
+            homogeneous = np.column_stack([tuft.points, np.ones(len(tuft.points))])
+            basis = np.concatenate([w[:, None] * homogeneous for w in weights], axis=1)
+            self.hair.append((basis.astype(np.float32), mesh))  # (n, 12)
 
     def _past_hair(self, points, n, occluder, triangles) -> tuple[np.ndarray, np.ndarray]:
         """The fractions (n,) of the sky's and of the key's light that pass the hair."""
@@ -388,8 +396,9 @@ class Film:
         open_sky = (visible[:, :28] * facing).sum(1) / facing.sum(1)
         return 0.3 + 0.7 * open_sky, 0.35 + 0.65 * visible[:, 28:].mean(1)
 
-    def frame(self, actions: np.ndarray, h: np.ndarray, torso: np.ndarray, gaze) -> np.ndarray:
-        """(256, 256, 3) uint8 RGB of one moment of a Performance."""
+    def pose(self, actions, h, torso, gaze, late=None) -> None:
+        """Move all that moves to one moment of a Performance; late (6,): the pose of the ends of
+        loose hair, by default the head's."""
         actor = self.actor
         actions = np.asarray(actions, np.float32)
         active = np.flatnonzero(actions)
@@ -436,19 +445,55 @@ class Film:
             mesh.fill("facing", d)
             mesh.move(r @ centre + h[3:] + radius * d)
 
-        for tuft, mesh in self.hair:
-            with_body = tuft.points @ body.T + torso[3:]
-            with_head = tuft.points @ r.T + h[3:]
-            update(mesh, with_body + tuft.follow[:, None] * (with_head - with_body))
-        window, last = self.plotter.ren_win, 2 * SIZE - 1
-        window.Render()
-        window.GetPixelData(0, 0, last, last, 0, self.pixels, 0)
-        image = vtk_to_numpy(self.pixels).reshape(2 * SIZE, 2 * SIZE, 3)[::-1]
-        return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        swing = h if late is None else late
+        moves = [(body, torso[3:]), (r, h[3:]), (rotations(swing[None])[0], swing[3:])]
+        moves = np.concatenate([np.vstack([R.T, t]) for R, t in moves]).astype(np.float32)
+        for basis, mesh in self.hair:
+            update(mesh, basis @ moves)
 
-    def shoot(self, take: Performance, t: int) -> np.ndarray:
-        """Frame t of a take."""
-        return self.frame(take.actions[t], take.h[t], take.torso[t], take.gaze[t])
+    def picture(self, zoom=1.0, shift=(0.0, 0.0), exposure=0.0, R=STILL[0], t=STILL[1]):
+        """(256, 256, 3) uint8 RGB of the present pose, by a camera as in `stage.aim`.
+
+        exposure: in stops.
+        """
+        stage.aim(self.plotter, zoom, shift, R, t)
+        for mesh in self.lit:
+            mesh.set(eye=-R.T @ t)
+        image = stage.picture(self.plotter)
+        if exposure:
+            image = camera.expose(image, exposure)
+        image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        return np.round(image).astype(np.uint8)
+
+    def depth(self, R: np.ndarray = STILL[0], t: np.ndarray = STILL[1]) -> np.ndarray:
+        """(256, 256) float32: metres along the axis of a camera X -> R X + t to the actor, through
+        the middle of each pixel; 0 beside the actor."""
+        # With half a pixel of the large picture as shift, its odd pixels lie on the middles.
+        stage.aim(self.plotter, shift=(0.25 / SIZE, 0.25 / SIZE), R=R, t=t)
+        self.backdrop.actor.VisibilityOff()
+        depth = stage.depth(self.plotter)[1::2, 1::2]
+        self.backdrop.actor.VisibilityOn()
+        return depth
+
+    def frame(self, actions: np.ndarray, h: np.ndarray, torso: np.ndarray, gaze) -> np.ndarray:
+        """(256, 256, 3) uint8 RGB of one moment of a Performance, by the camera at rest."""
+        self.pose(actions, h, torso, gaze)
+        return self.picture()
+
+    def at(self, take: Performance, t: int) -> None:
+        """Pose the actor as in frame t of a take."""
+        if self.late[0] is not take:
+            self.late = take, camera.behind(take.h)
+        late = self.late[1][t]
+        self.pose(take.actions[t], take.h[t], take.torso[t], take.gaze[t], late)
+
+    def shoot(self, take: Performance, t: int, shot: Shot | None = None) -> np.ndarray:
+        """Frame t of a take; a Shot tells what the camera does meanwhile."""
+        self.at(take, t)
+        if shot is None:
+            return self.picture()
+        zoom, *shift = shot.camera[t]
+        return camera.stamp(self.picture(zoom, shift, shot.exposure[t]), shot.marks)
 
     def close(self) -> None:
         self.plotter.close()

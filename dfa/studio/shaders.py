@@ -2,7 +2,8 @@
 
 They work in camera space (x right, y down, z away) and in linear light. Each material is a block of
 code that sets `vec3 c`. `Mesh` in stage.py declares its inputs: `place` (the point), `facing` (its
-normal, of any length), and the mesh's attributes and uniforms.
+normal, of any length), and the mesh's attributes and uniforms; one uniform is every material's:
+`eye`, where the camera stands. When it moves, the lights stay where they are.
 """
 
 import numpy as np
@@ -46,6 +47,18 @@ vec3 shown(vec3 c) {  // a soft shoulder, then the display's power
 """
 )
 
+
+def shown(c: np.ndarray) -> np.ndarray:
+    """The tone curve of the shaders: linear light, 0 and more, to the display's 0 to 1."""
+    return np.where(c < 0.68, c, 1 - 0.32 * np.exp(-(c - 0.68) / 0.32)) ** (1 / 2.2)
+
+
+def unshown(d: np.ndarray) -> np.ndarray:
+    """The linear light of the display's values; at most 2.8, where the display is full."""
+    c = np.clip(d, 0, 0.9998) ** 2.2
+    return np.where(c < 0.68, c, 0.68 - 0.32 * np.log((1 - c) / 0.32))
+
+
 # albedoMap, reliefMap, linesMap: see paint.paint_skin. baked: the sky's share, the key's share,
 # the lashes' roots. right, down, away: the head's axes. act: how much brows and smile crease.
 SKIN = """
@@ -61,7 +74,7 @@ SKIN = """
   tilt = tilt.x * right + tilt.y * down + tilt.z * away;
   vec3 n = normalize(smooth_n + tilt);
   vec3 soft = normalize(smooth_n + 0.45 * tilt);  // red light blurs the relief beneath the skin
-  vec3 view = normalize(-place);
+  vec3 view = normalize(eye - place);
   float sky = baked.x, key = baked.y;
   vec3 wrap = vec3(0.38, 0.20, 0.15);
   vec3 open = sky + 0.35 * sky * (1.0 - sky) * vec3(1.0, 0.15, 0.0);  // red bounces in hollows
@@ -103,7 +116,7 @@ CLOTH = """
   vec3 light = KEY * key * wrapped(vec3(dot(n, KEY_AT)), wrap);
   light += FILL * sky * wrapped(vec3(dot(n, FILL_AT)), wrap);
   light += RIM * sky * wrapped(vec3(dot(n, RIM_AT)), wrap) + ambient(n) * sky;
-  vec3 view = normalize(-place);
+  vec3 view = normalize(eye - place);
   float fuzz = pow(1.0 - clamp(dot(n, view), 0.0, 1.0), 3.0);
   vec3 c = albedo * (light + 0.30 * fuzz * sky);
 """
@@ -112,7 +125,7 @@ CLOTH = """
 # lids: heights of the upper and lower lid's edges over the pupil's height at rest, in radii, y
 # down; lids.z is the side (1: image right).
 EYE = """
-  vec3 n = normalize(facing), e = normalize(local), view = normalize(-place);
+  vec3 n = normalize(facing), e = normalize(local), view = normalize(eye - place);
   vec3 inHead = vec3(dot(n, right), dot(n, down), dot(n, away));
   float r = acos(clamp(-e.z, -1.0, 1.0)), a = atan(e.y, e.x);
   float q = r / IRIS;

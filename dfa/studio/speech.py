@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
     return Speech(audio, [(a - zero, b - zero, s) for a, b, s in spoken])
 
 
-def say_all(sentences: list[str], voice: dict) -> list[Speech]:
+def say_all(sentences: list[str], voice: dict) -> Iterable[Speech]:
     """Synthesise each sentence with Kokoro, flite or eSpeak NG; eSpeak NG runs in a new process.
 
     The state of eSpeak's flutter and noise continues from the last utterance, even after a new
@@ -187,7 +188,7 @@ def say_all(sentences: list[str], voice: dict) -> list[Speech]:
     if "kokoro" in voice:
         from .voices import say_by_kokoro
 
-        return [say_by_kokoro(sentence, **voice) for sentence in sentences]
+        return (say_by_kokoro(sentence, **voice) for sentence in sentences)  # slow: as needed
     if "flite" in voice:
         return [say_by_flite(sentence, **voice) for sentence in sentences]
     root = str(Path(__file__).parents[2])

@@ -4,8 +4,8 @@ import numpy as np
 import pyvista as pv
 from scipy import sparse
 from scipy.ndimage import map_coordinates
-from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
-from vtkmodules.vtkCommonCore import vtkLogger, vtkPoints
+from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkFloatArray, vtkLogger, vtkPoints, vtkUnsignedCharArray
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkDataObject, vtkPolyData
 from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
@@ -17,6 +17,8 @@ from ..method.face import FOCAL
 
 # VTK tries an X server first and warns before it falls back to rendering without one.
 vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)
+
+STILL = np.eye(3), np.zeros(3)  # R, t of the camera at its place: at the origin, along +z
 
 
 def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -37,19 +39,57 @@ def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def camera_plotter(size: int) -> pv.Plotter:
     """An off-screen plotter with the package's pinhole camera, at the origin, looking along +z."""
     plotter = pv.Plotter(off_screen=True, window_size=(size, size), lighting="none")
-    plotter.camera.position, plotter.camera.focal_point = (0, 0, 0), (0, 0, 1)
-    plotter.camera.up = (0, -1, 0)
-    plotter.camera.view_angle = np.degrees(2 * np.arctan(0.5 / FOCAL))
+    aim(plotter)
     plotter.ren_win.SetMultiSamples(0)  # supersampling does it, three times faster here
     return plotter
+
+
+def aim(
+    plotter: pv.Plotter,
+    zoom: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    R: np.ndarray = STILL[0],
+    t: np.ndarray = STILL[1],
+) -> None:
+    """Set the camera: it sees X at 0.5 + zoom FOCAL (Y_x, Y_y) / Y_z + shift, Y = R X + t.
+
+    That is in image sides from the top left; R (3, 3), t (3,) in metres.
+    """
+    camera, at = plotter.camera, -R.T @ t
+    camera.SetPosition(*at)  # pyvista's own setters would also change the clipping range
+    camera.SetFocalPoint(*(at + R[2]))
+    camera.SetViewUp(*-R[1])
+    camera.SetViewAngle(np.degrees(2 * np.arctan(0.5 / (FOCAL * zoom))))
+    camera.SetWindowCenter(-2 * shift[0], 2 * shift[1])
+
+
+def picture(plotter: pv.Plotter) -> np.ndarray:
+    """(size, size, 3) uint8: what the camera sees now."""
+    window, pixels = plotter.ren_win, vtkUnsignedCharArray()
+    last = window.GetSize()[0] - 1
+    window.Render()
+    window.GetPixelData(0, 0, last, last, 0, pixels, 0)
+    return vtk_to_numpy(pixels).reshape(last + 1, last + 1, 3)[::-1]
+
+
+def depth(plotter: pv.Plotter) -> np.ndarray:
+    """(size, size) float32: metres along the camera's axis to what it sees, 0 where is nothing."""
+    window, buffer = plotter.ren_win, vtkFloatArray()
+    last = window.GetSize()[0] - 1
+    window.Render()
+    window.GetZbufferData(0, 0, last, last, buffer)
+    z = vtk_to_numpy(buffer).reshape(last + 1, last + 1)[::-1].astype(float)
+    near, far = plotter.camera.GetClippingRange()
+    return np.where(z < 1, near * far / (far - z * (far - near)), 0).astype(np.float32)
 
 
 class Mesh:
     """A triangle mesh in the picture whose points move.
 
     Without a material it is unlit and shows `rgb` (n, 3) uint8, times the texture if there is
-    one. A material (shaders.py) gets `facing` (n, 3), the normals, the named (n, 3) attributes and
-    textures, and uniforms (numbers or triples).
+    one, whose name says how it goes on beyond its edges: `plain` or `mirrored`. A material
+    (shaders.py) gets `facing` (n, 3), the normals, the named (n, 3) attributes and textures, and
+    uniforms (numbers or triples).
     """
 
     def __init__(
@@ -97,7 +137,8 @@ class Mesh:
         for name, image in (textures or {}).items():
             texture = pv.numpy_to_texture(image)
             texture.InterpolateOn()
-            texture.SetRepeat(name != "plain")
+            wraps = {"plain": texture.ClampToEdge, "mirrored": texture.MirroredRepeat}
+            texture.SetWrap(wraps.get(name, texture.Repeat))
             self._kept.append(texture)
             if material:
                 self.actor.GetProperty().SetTexture(name, texture)
@@ -133,7 +174,7 @@ class Mesh:
         if textured:
             add("//VTK::TCoord::Impl", True, "", False)
         self.uniforms = code.GetFragmentCustomUniforms()
-        self.set(**uniforms)
+        self.set(eye=(0, 0, 0), **uniforms)
 
     def set(self, **uniforms) -> None:
         for name, value in uniforms.items():

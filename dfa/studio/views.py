@@ -1,0 +1,63 @@
+"""Views of the test subjects from turned cameras, with depth: a truth for geometry."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dfa import studio
+from dfa.studio.motion import Performance, rotations
+from dfa.studio.render import Film
+
+from ..captures import DEPTH_UNIT
+from ..media import atomic, write_levels, write_video
+
+INSTANTS = 12
+# Degrees of yaw and pitch, signs as in h: the camera sees the head turned so much further.
+TURNS = ((0, 0), (-30, 0), (-20, 0), (-10, 0), (10, 0), (20, 0), (30, 0), (0, -10), (0, 10))
+CENTRE = studio.REST + np.array([0, 0, 0.08])  # the middle of the head at rest: the camera's pivot
+CRF = 18  # H.264 quality: half-size chroma limits PSNR to 38 dB, to 35 dB where much is red
+
+
+def instants(T: int) -> np.ndarray:
+    """(INSTANTS,) frames, evenly spaced over a take of T: the middles of equal parts."""
+    return ((np.arange(INSTANTS) + 0.5) * T / INSTANTS).astype(int)
+
+
+def cameras() -> tuple[np.ndarray, np.ndarray]:
+    """R (9, 3, 3) and t (9, 3) of the cameras of TURNS: X -> R X + t turns about CENTRE."""
+    R = rotations(np.radians([[pitch, yaw, 0] for yaw, pitch in TURNS]))
+    return R, CENTRE - R @ CENTRE
+
+
+def shoot(film: Film, take: Performance) -> dict[str, np.ndarray]:
+    """The arrays of `dfa.captures.views`, one camera after the other, each with all instants:
+    pictures that follow one another are alike and take little room."""
+    frames, (R, t), n = instants(len(take.h)), cameras(), len(TURNS)
+    shots = {}
+    for frame in frames:
+        film.at(take, frame)
+        for k in range(n):
+            shots[k, frame] = film.picture(R=R[k], t=t[k]), film.depth(R[k], t[k])
+    pictures, depth = zip(*(shots[k, frame] for k in range(n) for frame in frames), strict=True)
+    return {
+        "pictures": np.stack(pictures),
+        "depth": np.stack(depth),
+        "frame": np.tile(frames, n).astype(np.int32),
+        "turn": np.repeat(np.array(TURNS), len(frames), axis=0).astype(np.int8),
+        "R": np.repeat(R, len(frames), axis=0).astype(np.float32),
+        "t": np.repeat(t, len(frames), axis=0).astype(np.float32),
+        "h": np.tile(take.h[frames], (n, 1)).astype(np.float32),
+    }
+
+
+def write(name: str, film: Film, take: Performance, folder: Path) -> None:
+    """Write NAME_views.mp4 (the pictures), NAME_views.mkv (depth), NAME_views.npz (the rest).
+
+    take: of the second recording, so that no method has seen these instants.
+    """
+    views = shoot(film, take)
+    write_video(folder / f"{name}_views.mp4", views.pop("pictures"), crf=CRF)
+    steps = np.round(views.pop("depth") / DEPTH_UNIT).astype(np.uint16)
+    write_levels(folder / f"{name}_views.mkv", steps)
+    with atomic(folder / f"{name}_views.npz") as part:
+        np.savez_compressed(part, **views)
