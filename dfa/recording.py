@@ -174,8 +174,8 @@ class Recording:
         audio: (640 T,) float32, 16 kHz.
         attributes: of the T frames.
         whole, cut: if this is a part, the whole recording and the frames of this part. MFCC are
-            normalised over the utterance, so audio features are computed over the `takes` of
-            `whole`, then cut.
+            normalised by the speech around them, so audio features are computed over the `takes`
+            of `whole`, then cut.
         n_training: frames of the training part, if this is two videos; else `training_frames`.
     """
 

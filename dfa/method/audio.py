@@ -8,17 +8,28 @@ from __future__ import annotations
 import librosa
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.signal import resample_poly
+from scipy.signal import lfilter, resample_poly
 
 from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 HOP = SAMPLE_RATE // 100  # samples between MFCC vectors: 10 ms, as in the paper
 PER_FRAME = SAMPLE_RATE // HOP // FPS  # MFCC vectors per video frame: 4
 N_MFCC = 20  # coefficients per vector
+FLOOR = 1e-5  # of the level, added to each mel band: faint noise then sounds like silence
+SPEECH = 10**-2.5  # of the level: from here on somebody speaks
+MEMORY = 500  # vectors, 5 s
+PRIOR = 100  # vectors, 1 s
+LIMIT = 5.0  # standard deviations; silence lies there
+# Mean and standard deviation of each coefficient while people speak: of the sample captures' corpus
+AVERAGE = np.array([
+    [-30.3, 9.8], [1.4, 9.4], [1.9, 5.3], [5.2, 7.2], [-2.6, 5.3], [0.4, 4.0], [-0.4, 4.2],
+    [-2.3, 3.5], [-0.3, 2.6], [-1.1, 2.5], [0.2, 2.0], [-0.8, 1.8], [0.2, 1.9], [-0.2, 1.7],
+    [0.0, 1.7], [-0.3, 1.5], [0.1, 1.4], [-0.2, 1.4], [-0.2, 1.2], [-0.1, 1.1],
+])  # fmt: skip
 
 
 def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> np.ndarray:
-    """MFCC of a whole utterance, normalised over it.
+    """MFCC, normalised by the speech around them.
 
     Args:
         audio: (n,) 16 kHz mono in [-1, 1].
@@ -27,8 +38,9 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
             tempo (Jaitly & Hinton 2013); at most 1.05.
 
     Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. Each coefficient
-    has mean 0 and variance 1 over the utterance. This removes most of the effect of level,
-    microphone and voice, which is additive in the cepstrum.
+    is centred and scaled by `speech_moments`. This removes most of the effect of microphone and
+    voice, which is additive in the cepstrum; the level goes by a division. Silence behind the
+    speech changes nothing.
     """
     samples = SAMPLES_PER_FRAME
     if n_frames is None:
@@ -41,10 +53,32 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
         y=audio, sr=SAMPLE_RATE / warp, n_fft=512, win_length=400, hop_length=HOP,
         n_mels=40, fmin=50, fmax=7600,
     )[:, : PER_FRAME * n_frames]  # fmt: skip
-    # floor relative to the loudest moment: silence and faint noise give the same features
-    log_mel = np.log(mel + 1e-6 * max(float(mel.max()), 1e-4))  # (40, 4T)
-    c = librosa.feature.mfcc(S=log_mel, n_mfcc=N_MFCC).T  # (4T, 20)
-    return ((c - c.mean(0)) / np.maximum(c.std(0), 1e-2)).astype(np.float32)
+    power = mel.mean(0)  # (4T,)
+    # the mean over power, not over time: where it is silent does not count
+    level = max(float((power**2).sum() / max(power.sum(), 1e-12)), 1e-4)
+    c = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=N_MFCC).T  # (4T, 20)
+    mean, std = speech_moments(c, power > level * SPEECH)
+    return np.clip((c - mean) / std, -LIMIT, LIMIT).astype(np.float32)
+
+
+def speech_moments(c: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (n, 20) of the speech around each vector of c (n, 20).
+
+    speech: (n,) whether somebody speaks. Weights fall to 1/e in MEMORY vectors to both sides.
+    PRIOR vectors of average speech are added, so that both exist everywhere.
+    """
+    decay = np.exp(-1 / MEMORY)
+
+    def around(x: np.ndarray) -> np.ndarray:  # (n, k) -> (n, k) weighted sums to both sides
+        before, after = (lfilter([1], [1, -decay], side, axis=0) for side in (x, x[::-1]))
+        return before + after[::-1] - x
+
+    near = speech[:, None].astype(float)
+    average, variance = AVERAGE[:, 0], AVERAGE[:, 1] ** 2
+    weight = around(near) + PRIOR
+    mean = (around(near * c) + PRIOR * average) / weight
+    square = (around(near * c**2) + PRIOR * (variance + average**2)) / weight
+    return mean, np.sqrt(np.maximum(square - mean**2, 1e-4))
 
 
 def change_rate(audio: np.ndarray, track: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:

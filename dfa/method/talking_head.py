@@ -6,7 +6,6 @@ trains the rest on one person and returns a `Subject`. `Subject.speak` renders i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..media import SAMPLES_PER_FRAME, frame_count, to_and_fro
+from ..media import frame_count, to_and_fro
 from ..recording import Attributes, Recording
 from ..training import load, rank_and_world, save, say
 from .audio import mfcc
@@ -74,7 +73,7 @@ class Corpus:
 
     @torch.inference_mode()
     def f_a(self, audio: np.ndarray, n_frames: int | None = None) -> Tensor:
-        """E_a (section 3.3): audio (n,) of a whole utterance, 16 kHz -> f_a (T, 64)."""
+        """E_a (section 3.3): audio (n,), 16 kHz -> f_a (T, 64)."""
         return self.sync.audio(torch.from_numpy(mfcc(audio, n_frames))[None])[0].clone()
 
     @torch.inference_mode()
@@ -164,23 +163,6 @@ def fit(
     return Subject(corpus, cme, field, corpus.codes(recording).x)
 
 
-def pad_with_silence(audio: np.ndarray) -> tuple[np.ndarray, int]:
-    """Add silence before and after audio (n,), 16 kHz, that has almost no pauses.
-
-    Returns the audio and the number of silent frames added before it; 0 if there are enough pauses.
-    MFCC are normalised over the utterance, and a fifth of the training audio is pauses. Without
-    pauses the mean would be speech, and the lips would hardly open.
-    """
-    T = max(1, len(audio) // SAMPLES_PER_FRAME)
-    whole = np.pad(audio, (0, SAMPLES_PER_FRAME))[: T * SAMPLES_PER_FRAME]
-    level = np.square(whole.reshape(T, -1)).mean(1)  # (T,) mean power of each frame
-    pauses = float((level < 1e-3 * np.percentile(level, 95)).mean())  # 30 dB below speech
-    if pauses >= 0.1:
-        return audio, 0
-    lead = math.ceil((0.2 - pauses) / 0.8 * T / 2)
-    return np.pad(audio, lead * SAMPLES_PER_FRAME), lead
-
-
 @dataclass
 class Subject:
     """A fitted person, rendered with any audio by `speak`."""
@@ -218,8 +200,7 @@ class Subject:
         size: side S in pixels; by default the training size.
         """
         n = frame_count(audio)
-        sound, lead = pad_with_silence(audio)
-        f_a = self.corpus.f_a(sound, n + 2 * lead)[lead : lead + n]
+        f_a = self.corpus.f_a(audio, n)
         if personal is None:
             personal = self.sample(f_a, seed)
         personal = personal[to_and_fro(np.arange(len(personal)), n)]

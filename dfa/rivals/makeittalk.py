@@ -12,8 +12,8 @@ Sections and equations are those of that paper.
 
 Differences from the paper:
 
-- Content is MFCC normalised over the utterance, not the code of AutoVC. The voice embedding is the
-  mean and spread of the log mel bands, not that of a speaker-verification network.
+- Content is MFCC normalised by the speech around, not the code of AutoVC. The voice embedding is
+  the mean and spread of the log mel bands, not that of a speaker-verification network.
 - The head's pose is explicit, and projects the points. Speaker-specific displacements move brows
   and eyes only. So short a GAN training leaves the head almost still, so a loss also matches the
   spread of poses and of their changes.

@@ -19,9 +19,10 @@ from .speech import FLITE_IPA, MARGIN, Espeak, Speech, resample, stressed
 
 KOKORO_RATE = 24_000
 TIMBRE = 128  # of a style's 256 numbers these are the voice's sound, the others its prosody
-# eSpeak's American English in the symbols that Kokoro learnt, where they differ. ^ ties two letters.
+# eSpeak's American English in the symbols that Kokoro learnt; ^ ties the letters of one phone.
 KOKORO = (
-    "a^ɪ=I a^ʊ=W e^ɪ=A o^ʊ=O ɔ^ɪ=Y d^ʒ=ʤ t^ʃ=ʧ ə^l=ᵊl ɪ^ə=iə ɚ=əɹ ɜː=ɜɹ ɐ=ə ᵻ=ɪ ɾ=T ː= ^= -="
+    "a^ɪ=I a^ʊ=W e^ɪ=A o^ʊ=O ɔ^ɪ=Y d^ʒ=ʤ t^ʃ=ʧ ə^l=ᵊl ɪ^ə=iə n̩=ᵊn l̩=ᵊl ʔ=t "
+    "ɚ=əɹ ɜː=ɜɹ ɐ=ə ᵻ=ɪ ɾ=T ː= ^= -="
 )
 
 
@@ -93,6 +94,11 @@ def synthesise(
     return resample(resample_poly(audio.ravel(), round(100 * size), 100), KOKORO_RATE)
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a sentence, in lower case, as dictionaries list them."""
+    return re.sub(r"[^a-z' ]+", " ", text.lower()).split()
+
+
 def aligned(audio: np.ndarray, text: str) -> list[tuple[float, float, str]]:
     """(start, end, phone) in seconds of what is said in `audio` (n,), 16 kHz; pauses are `pau`.
 
@@ -102,7 +108,7 @@ def aligned(audio: np.ndarray, text: str) -> list[tuple[float, float, str]]:
     from pocketsphinx import Decoder
 
     decoder = Decoder(samprate=SAMPLE_RATE, lm=None, loglevel="FATAL")
-    words = re.sub(r"[^a-z' ]+", " ", text.lower()).split()
+    words = words_of(text)
     spelt = {word: decoder.lookup_word(word) for word in words}
     if unknown := sorted(word for word, phones in spelt.items() if phones is None):
         raise ValueError(f"{' '.join(unknown)}: not in pocketsphinx's dictionary, in {text!r}")

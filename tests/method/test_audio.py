@@ -3,8 +3,23 @@
 import librosa
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
-from dfa.method.audio import N_MFCC, PER_FRAME, change_rate, disturb, mfcc, variants
+from dfa import captures
+from dfa.media import read_audio
+from dfa.method.audio import (
+    AVERAGE,
+    FLOOR,
+    MEMORY,
+    N_MFCC,
+    PER_FRAME,
+    PRIOR,
+    change_rate,
+    disturb,
+    mfcc,
+    speech_moments,
+    variants,
+)
 
 
 def test_a_click_is_heard_in_its_own_video_frame():
@@ -17,15 +32,48 @@ def test_a_click_is_heard_in_its_own_video_frame():
         assert loudest / PER_FRAME == pytest.approx(frame, abs=0.5)
 
 
-def test_level_and_utterance_statistics_fall_out():
-    rng = np.random.default_rng(1)
-    audio = rng.normal(size=30 * 640).astype(np.float32) * np.repeat(
-        rng.uniform(0.02, 0.3, 30), 640
-    )
+def test_level_and_channel_fall_out():
+    audio = read_audio(captures.path("corpus_01"))[: 20 * 16_000]
     c = mfcc(audio)
-    np.testing.assert_allclose(c.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(c.std(0), 1, atol=1e-3)
+    speech = c[:, 0] > -2
+    np.testing.assert_allclose(c[speech].mean(0), 0, atol=0.35)
+    np.testing.assert_allclose(c[speech].std(0), 1, atol=0.25)
     np.testing.assert_allclose(mfcc(audio * 0.25), c, atol=2e-3)
+    filtered = lfilter([1, 0.4], [1], audio).astype(np.float32)  # another microphone
+    assert np.corrcoef(mfcc(filtered)[speech].ravel(), c[speech].ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("name", [*captures.TEST, *captures.CORPUS[:5]])
+def test_features_depend_on_seconds_not_on_the_file(name):
+    audio = read_audio(captures.path(name))[: 16 * 16_000]
+    start, quiet = audio[: 5 * 16_000], np.zeros(60 * 16_000, np.float32)
+    alone, longer = mfcc(start), mfcc(np.concatenate([start, quiet]))[:500]
+    np.testing.assert_allclose(longer, alone, atol=2e-2)
+    going_on = mfcc(audio)[:500]
+    assert np.corrcoef(going_on.ravel(), alone.ravel())[0, 1] > 0.97
+
+
+def test_digital_silence_and_faint_noise_sound_alike():
+    audio = read_audio(captures.path("subject_a"))[: 5 * 16_000]
+    noise = np.random.default_rng(0).normal(0, 10 ** (-65 / 20), len(audio)).astype(np.float32)
+    silent, noisy = (mfcc(np.concatenate([audio, x]))[550:1000] for x in (0 * noise, noise))
+    assert np.abs(silent - noisy).mean() < 0.25  # standard deviations of speech
+    assert (silent[:, 0] < -2.5).all() and (noisy[:, 0] < -2.5).all()
+
+
+def test_moments_are_weighted_means_of_the_speech_around():
+    rng = np.random.default_rng(0)
+    c, speech = rng.normal(3, 2, (900, N_MFCC)), rng.random(900) < 0.6
+    mean, std = speech_moments(c, speech)
+    t = 400
+    w = speech * np.exp(-np.abs(np.arange(900) - t) / MEMORY)
+    values = np.concatenate([c, AVERAGE[:, :1].T, AVERAGE[:, :1].T])
+    spread = np.concatenate([0 * c, AVERAGE[:, 1:].T ** 2, AVERAGE[:, 1:].T ** 2])
+    w = np.append(w, [PRIOR / 2, PRIOR / 2])
+    m = np.average(values, 0, w)
+    v = np.average((values - m) ** 2 + spread, 0, w)
+    np.testing.assert_allclose(mean[t], m, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(std[t], np.sqrt(v), rtol=1e-6)
 
 
 def test_cepstrum_is_librosas():
@@ -36,9 +84,11 @@ def test_cepstrum_is_librosas():
         y=y, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, fmin=50, fmax=7600
     )[:, :200]
     ours = mfcc(audio)
-    theirs = librosa.feature.mfcc(S=np.log(mel + 1e-6 * mel.max()), n_mfcc=20).T
-    for k in range(20):
-        assert np.corrcoef(ours[:, k], theirs[:, k])[0, 1] > 0.999
+    power = mel.mean(0)
+    level = np.average(power, weights=power)
+    theirs = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=20).T
+    mean, std = speech_moments(theirs, power > level / 10**2.5)
+    np.testing.assert_allclose(ours, np.clip((theirs - mean) / std, -5, 5), atol=2e-3)
 
 
 def test_length_is_what_is_asked():

@@ -77,17 +77,3 @@ def test_sampled_eyes_blink_as_the_tracked_ones_open(seen):
     half = (np.median(opening) + opening.min()) / 2
     onsets = motion.blink_onsets(corpus.lid_opening(made[:, 6:]), half)
     assert 0.1 < len(onsets) / 60 < 1.0  # a second, in a minute without sound
-
-
-def test_speech_without_pauses_is_heard_among_some():
-    rng = np.random.default_rng(0)
-    speech = rng.normal(0, 0.1, 100 * 640).astype(np.float32)
-    heard, lead = talking_head.pad_with_silence(speech)
-    np.testing.assert_array_equal(heard[lead * 640 : (lead + 100) * 640], speech)
-    assert not heard[: lead * 640].any() and not heard[(lead + 100) * 640 :].any()
-    assert 1 - len(speech) / len(heard) == pytest.approx(0.2, abs=0.02)
-    speech[30 * 640 : 45 * 640] = 0  # it pauses by itself
-    same, lead = talking_head.pad_with_silence(speech)
-    assert lead == 0 and same is speech
-    for short in (np.zeros(300, np.float32), np.zeros(64_000, np.float32)):  # nothing to hear
-        assert len(talking_head.pad_with_silence(short)[0]) >= len(short)
