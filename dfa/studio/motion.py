@@ -7,6 +7,7 @@ mean of all targets. Everything is computed at 200 Hz and averaged over a frame'
 
 import zlib
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -327,7 +328,7 @@ def head_motion(t: np.ndarray, beat: np.ndarray, ends, style: dict, rng) -> np.n
     postures) and rock (degrees of roll, metres to the side, seconds of a period).
     """
     limit = np.concatenate([np.radians(style["range"]), np.array([1, 0.5, 0.8]) * style["sway"]])
-    wide, share = style.get("turns", (0, 0))
+    (wide, share), sides = style.get("turns", (0, 0)), cycle((-1, 1))
 
     def draw() -> np.ndarray:
         z = np.clip(rng.normal(0, 0.5, 6), -1, 1)
@@ -335,7 +336,7 @@ def head_motion(t: np.ndarray, beat: np.ndarray, ends, style: dict, rng) -> np.n
         z[3] = np.clip(0.6 * z[3] + 0.4 * z[1], -1, 1)
         target = 0.8 * limit * z
         if rng.random() < share:
-            target[1] = np.copysign(np.radians(wide) * rng.uniform(0.75, 1), z[1])
+            target[1] = next(sides) * np.radians(wide) * rng.uniform(0.85, 1)
         return target
 
     targets = steps(t, style["wait"], draw, rng, ends, style["locked"])
