@@ -12,6 +12,13 @@ from .statistics import clips, estimate
 
 VOWELS = set("aɑæʌɐəᵻɨeɛɪiɒɔoɤuʊyʏøœɜɝɚ")
 HELD = 0.12  # seconds; a longer vowel counts as held
+WIDE = 15.0  # degrees of yaw; beyond it a turn is wide
+
+
+def clip_means(values: np.ndarray) -> np.ndarray:
+    """(clips,) means of per-frame values (T,) over clips of 5 s, without frames that are nan."""
+    whole = [c[np.isfinite(c)] for c in clips(values)]
+    return np.array([c.mean() for c in whole if len(c)])
 
 
 def tracking_errors(
@@ -30,6 +37,8 @@ def tracking_errors(
 
     - pitch_deg, yaw_deg, roll_deg: mean absolute errors in degrees; rotation_deg is their mean;
     - translation_mm: mean absolute error in millimetres, mean over the three coordinates;
+    - rotation_wide_deg, translation_wide_mm: of the frames that turn beyond WIDE, which the five
+      above leave out; these rows exist if a whole second of frames turns so far;
     - jitter_deg: error of the step from frame to frame in degrees (root mean square over the
       angles), in the quarter of the frames in which the head moves least;
     - blink_recall: fraction of the true closures beyond 3/4 that are found;
@@ -42,7 +51,12 @@ def tracking_errors(
     error = np.abs(error - np.median(error, 0)) * np.r_[np.full(3, 180 / np.pi), np.full(3, 1e3)]
     per_frame = dict(zip(("pitch_deg", "yaw_deg", "roll_deg"), error[:, :3].T, strict=True))
     per_frame |= {"rotation_deg": error[:, :3].mean(1), "translation_mm": error[:, 3:].mean(1)}
-    values = {m: np.array([c.mean() for c in clips(e)]) for m, e in per_frame.items()}
+    wide = np.abs(real[:, 1]) > np.radians(WIDE)
+    values = {m: clip_means(np.where(wide, np.nan, e)) for m, e in per_frame.items()}
+    if wide.sum() >= FPS:
+        for what, unit in (("rotation", "deg"), ("translation", "mm")):
+            beyond = np.where(wide, per_frame[f"{what}_{unit}"], np.nan)
+            values[f"{what}_wide_{unit}"] = clip_means(beyond)
 
     step = np.diff(real[:, :3], axis=0)
     step_error = np.degrees(np.diff(h[:, :3], axis=0) - step)

@@ -42,3 +42,17 @@ def test_tracking_errors_are_counted_in_degrees_millimetres_and_blinks():
     assert n["blink_precision"] in (4, 5)  # the half blink may count, and may not be missed
     assert value["blink_precision"] == pytest.approx(1 - 1 / n["blink_precision"])
     assert (rows.ci_low <= rows.value).all() and (rows.value <= rows.ci_high).all()
+
+
+def test_wide_turns_are_told_apart():
+    truth, h, jaw, ear = tracked_truth()
+    wide = np.arange(len(h)) % 125 >= 75  # two seconds of each clip of five
+    truth["h"] = h = np.where(wide, 0.35, 0.0)[:, None] * np.eye(6)[1]  # 20 degrees of yaw
+    away = np.where(np.arange(len(h)) % 2, 1.0, -1.0) * np.where(wide, 3.0, 1.0)
+    off = np.radians(away)[:, None] * np.r_[1, 1, 1, 0, 0, 0]
+    value = tracker.tracking_errors(h + off, jaw, ear, truth).set_index("metric").value
+    assert value["rotation_deg"] == pytest.approx(1, rel=0.02)
+    assert value["rotation_wide_deg"] == pytest.approx(3, rel=0.02)
+    assert value["translation_wide_mm"] == pytest.approx(0, abs=1e-9)
+    still = tracker.tracking_errors(0 * h + off, jaw, ear, truth | {"h": 0 * h})
+    assert "rotation_wide_deg" not in set(still.metric)
