@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from .captures import CORPUS, NAMES, TEST
+from .captures import CORPUS, TEST
 from .media import InputError
 
 
@@ -86,7 +86,13 @@ def profile(name: str) -> Profile:
                 f"{key}={text}: this setting is of the type {kind.__name__}"
             ) from error
         if kind is tuple:
-            good, wanted = set(value) <= set(NAMES), "names of sample captures, joined by +"
+            known_names = TEST if key == "test" else CORPUS
+            good, wanted = (
+                set(value) <= set(known_names),
+                f"of {', '.join(known_names)}, joined by +",
+            )
+        elif key == "test_seconds":
+            good, wanted = 4 <= value < 1e9, "4 or more"  # one window of the VAE
         elif key == "size":
             good, wanted = value in SIDES, "an even number from 32 to 4096"
         else:
@@ -96,7 +102,5 @@ def profile(name: str) -> Profile:
         effort = {"rival_effort": value / 1000} if key == "steps" else {}
         p = replace(p, **dict.fromkeys(keys, value), **effort)
     if len({*p.corpus, *p.test}) < len(p.corpus) + len(p.test):
-        raise InputError(
-            f"{name}: a capture is both in corpus and in test, or in one of them twice"
-        )
+        raise InputError(f"{name}: a capture is named twice")
     return replace(p, name=name)

@@ -176,18 +176,20 @@ class Recording:
         whole, cut: if this is a part, the whole recording and the frames of this part. MFCC are
             normalised by the speech around them, so audio features are computed over the `takes`
             of `whole`, then cut.
-        n_training: frames of the training part, if this is two videos; else `training_frames`.
+        videos: if this is two videos joined, both; the first is the training part.
+        n_training: frames of the training part; by default the first video, or `training_frames`.
     """
 
     def __init__(
         self, name: str, frames: np.ndarray | Frames | Callable[[], np.ndarray | Frames],
         audio: np.ndarray, attributes: Attributes, whole: Recording | None = None,
-        cut: slice | None = None, n_training: int | None = None,
+        cut: slice | None = None, videos: tuple[Recording, ...] = (), n_training: int | None = None,
     ) -> None:  # fmt: skip
         self.name, self._frames, self.audio, self.attributes = name, frames, audio, attributes
-        self.whole, self.cut = whole or self, cut or slice(0, len(attributes))
-        self.joined = n_training is not None  # of two videos
-        self.n_training = training_frames(len(attributes)) if n_training is None else n_training
+        self.whole, self.cut, self.videos = whole or self, cut or slice(0, len(attributes)), videos
+        if n_training is None:
+            n_training = len(videos[0]) if videos else training_frames(len(attributes))
+        self.n_training = n_training
 
     def __len__(self) -> int:
         return len(self.attributes)
@@ -223,13 +225,13 @@ class Recording:
 
         return cls(
             first.name, lambda: keep(frames(), len(a) + len(b)),
-            np.concatenate([first.audio, second.audio]), replace(a, **both), n_training=len(a),
+            np.concatenate([first.audio, second.audio]), replace(a, **both), videos=(first, second),
         )  # fmt: skip
 
     @property
     def takes(self) -> tuple[Recording, ...]:
         """The videos of a whole recording, each continuous in time: itself, or the two joined."""
-        return (self.training, self.test) if self.joined else (self,)
+        return (self.training, self.test) if self.videos else (self,)
 
     def decoded(self) -> np.ndarray | Frames:
         """The frames as of `frames`, decoded anew and not kept."""
@@ -247,11 +249,19 @@ class Recording:
     def part(self, start: int, stop: int | None = None) -> Recording:
         """Frames start to stop - 1, with their audio and attributes."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        cut, first = slice(start, stop), self.cut.start
+        cut, first, n = slice(start, stop), self.cut.start, self.n_training
+
+        def frames() -> np.ndarray | Frames:
+            if not self.videos or start < n < stop or "frames" in vars(self):
+                return self.frames[cut]
+            one, other = self.videos  # the one that the part is not of need not be decoded
+            return other.frames[start - n : stop - n] if start >= n else one.frames[cut]
+
         sound = self.audio[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+        crosses = self.videos and start < n < stop
         return Recording(
-            self.name, lambda: self.frames[cut], sound, self.attributes.part(cut),
-            self.whole, slice(first + start, first + stop),
+            self.name, frames, sound, self.attributes.part(cut), self.whole,
+            slice(first + start, first + stop), n_training=n - start if crosses else None,
         )  # fmt: skip
 
     @property

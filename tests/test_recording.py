@@ -60,7 +60,7 @@ def test_two_videos_are_joined_to_learn_from_one_and_test_with_the_other():
     assert len(both.training.training) == training_frames(20)  # of one video alone, as ever
 
 
-def test_joined_videos_are_decoded_once_and_only_when_asked():
+def test_joined_videos_are_decoded_only_when_asked():
     asked, videos = [], []
     for T in (6, 4):
         r = speaker(T)
@@ -69,7 +69,9 @@ def test_joined_videos_are_decoded_once_and_only_when_asked():
     both = Recording.join(*videos)
     test, _ = both.test, both.takes
     assert not asked
-    assert len(test.frames) == 4 and both.frames is both.frames and asked == [6, 4]
+    assert len(test.frames) == 4 and asked == [4]
+    assert both.frames is both.frames and asked == [4, 6, 4]
+    assert len(both.training.frames) == 6 and asked == [4, 6, 4]  # taken from the whole
     short = Recording("x", videos[1].frames[:3], videos[1].audio, videos[1].attributes)
     with pytest.raises(InputError, match="the video has 3 frames, its attributes 4"):
         _ = Recording.join(videos[0], short).frames
@@ -160,9 +162,29 @@ def test_frames_in_a_file_are_those_in_memory(in_file):
 def test_joined_videos_are_kept_in_one_file(in_file):
     both = Recording.join(in_file[0], in_file[1])
     assert isinstance(both.frames, Frames) and both.frames.shape == (60, 32, 32, 3)
-    assert isinstance(both.test.frames, Frames) and both.test.frames.file is both.frames.file
     for part, one in zip(both.takes, in_file, strict=True):
         np.testing.assert_array_equal(part.frames, one.frames)
+
+
+def test_a_part_of_one_video_does_not_decode_the_other():
+    def no_frames():
+        raise AssertionError("decoded")
+
+    first, second = speaker(20), speaker(12)
+    first._frames = no_frames
+    both = Recording.join(first, second)
+    np.testing.assert_array_equal(both.test.frames, second.frames)
+    np.testing.assert_array_equal(both.part(23, 30).frames, second.frames[3:10])
+    with pytest.raises(AssertionError, match="decoded"):
+        both.part(19, 22).frames  # noqa: B018
+
+
+def test_a_part_across_the_border_of_two_videos_keeps_it():
+    both = Recording.join(speaker(20), speaker(12))
+    part = both.part(5, 30)
+    assert (len(part.training), len(part.test)) == (15, 10)
+    assert part.test.cut == slice(20, 30)
+    np.testing.assert_array_equal(part.test.frames, both.frames[20:30])
 
 
 def test_a_small_and_a_large_video_are_joined(in_file):

@@ -15,16 +15,16 @@ from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 HOP = SAMPLE_RATE // 100  # samples between MFCC vectors: 10 ms, as in the paper
 PER_FRAME = SAMPLE_RATE // HOP // FPS  # MFCC vectors per video frame: 4
 N_MFCC = 20  # coefficients per vector
-FLOOR = 1e-5  # of the level, added to each mel band: faint noise then sounds like silence
-SPEECH = 10**-2.5  # of the level: from here on somebody speaks
+FLOOR = 3e-5  # of the level, added to each mel band: faint noise beside speech is like silence
+SPEECH = 10**-2.5  # of the level: a vector with more power is speech
 MEMORY = 500  # vectors, 5 s
 PRIOR = 100  # vectors, 1 s
 LIMIT = 5.0  # standard deviations; silence lies there
 # Mean and standard deviation of each coefficient while people speak: of the sample captures' corpus
 AVERAGE = np.array([
-    [-30.3, 9.8], [1.4, 9.4], [1.9, 5.3], [5.2, 7.2], [-2.6, 5.3], [0.4, 4.0], [-0.4, 4.2],
-    [-2.3, 3.5], [-0.3, 2.6], [-1.1, 2.5], [0.2, 2.0], [-0.8, 1.8], [0.2, 1.9], [-0.2, 1.7],
-    [0.0, 1.7], [-0.3, 1.5], [0.1, 1.4], [-0.2, 1.4], [-0.2, 1.2], [-0.1, 1.1],
+    [-23.9, 10.8], [2.0, 9.2], [2.1, 4.9], [3.4, 6.9], [-2.0, 5.1], [0.2, 3.7], [-0.3, 3.8],
+    [-1.7, 3.3], [-0.6, 2.4], [-0.9, 2.2], [-0.1, 2.1], [-1.0, 1.7], [0.1, 1.7], [-0.3, 1.6],
+    [0.1, 1.5], [-0.4, 1.4], [0.0, 1.4], [-0.2, 1.3], [-0.3, 1.2], [-0.2, 1.1],
 ])  # fmt: skip
 
 
@@ -37,10 +37,11 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
         warp: moves a formant at f Hz to f / warp, like another vocal tract, without a change of
             tempo (Jaitly & Hinton 2013); at most 1.05.
 
-    Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. Each coefficient
-    is centred and scaled by `speech_moments`. This removes most of the effect of microphone and
-    voice, which is additive in the cepstrum; the level goes by a division. Silence behind the
-    speech changes nothing.
+    Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. The power is
+    divided by `speech_level`; each coefficient is centred and scaled by `speech_moments`. This
+    removes most of the effect of level, microphone and voice, which is additive in the cepstrum.
+    Silence around the speech changes nothing. Only the level is of the whole sound: speech far
+    below it counts as silence, and noise in which nobody speaks counts as speech.
     """
     samples = SAMPLES_PER_FRAME
     if n_frames is None:
@@ -53,26 +54,35 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
         y=audio, sr=SAMPLE_RATE / warp, n_fft=512, win_length=400, hop_length=HOP,
         n_mels=40, fmin=50, fmax=7600,
     )[:, : PER_FRAME * n_frames]  # fmt: skip
-    power = mel.mean(0)  # (4T,)
-    # the mean over power, not over time: where it is silent does not count
-    level = max(float((power**2).sum() / max(power.sum(), 1e-12)), 1e-4)
+    power = np.maximum(mel.mean(0), 1e-16)  # (4T,)
+    level = speech_level(power)
     c = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=N_MFCC).T  # (4T, 20)
     mean, std = speech_moments(c, power > level * SPEECH)
     return np.clip((c - mean) / std, -LIMIT, LIMIT).astype(np.float32)
 
 
+def around(x: np.ndarray) -> np.ndarray:
+    """(n, ...) sums of x (n, ...) with weights that fall to 1/e in MEMORY vectors to both sides."""
+    decay = np.exp(-1 / MEMORY)
+    before, after = (lfilter([1], [1, -decay], side, axis=0) for side in (x, x[::-1]))
+    return before + after[::-1] - x
+
+
+def speech_level(power: np.ndarray) -> float:
+    """The level of the speech in a sound, from the power of its vectors (n,).
+
+    It is the mean of log power, weighted by the square root of power: silence does not count, and a
+    short bang counts little.
+    """
+    return float(np.exp(np.average(np.log(power), weights=np.sqrt(power))))
+
+
 def speech_moments(c: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (n, 20) of the speech around each vector of c (n, 20).
 
-    speech: (n,) whether somebody speaks. Weights fall to 1/e in MEMORY vectors to both sides.
-    PRIOR vectors of average speech are added, so that both exist everywhere.
+    speech: (n,) whether somebody speaks. PRIOR vectors of average speech are added, so that both
+    exist everywhere.
     """
-    decay = np.exp(-1 / MEMORY)
-
-    def around(x: np.ndarray) -> np.ndarray:  # (n, k) -> (n, k) weighted sums to both sides
-        before, after = (lfilter([1], [1, -decay], side, axis=0) for side in (x, x[::-1]))
-        return before + after[::-1] - x
-
     near = speech[:, None].astype(float)
     average, variance = AVERAGE[:, 0], AVERAGE[:, 1] ** 2
     weight = around(near) + PRIOR

@@ -71,7 +71,7 @@ def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
     sentences = [(a + late, b + late, x) for a, b, x in take.speech.sentences]
     sentences = [s for s in sentences if s[1] <= frames / FPS]
     return {
-        "h": np.round(take.h[:frames], 5).astype(np.float32),  # digits beyond need room
+        "h": np.round(take.h[:frames], 4).astype(np.float32),  # more digits would need room
         "actions": (np.round(take.actions[:frames] * 256) / 256).astype(np.float16),
         "action_names": np.array(actors.template().actions),
         "blink": take.blink[:frames].astype(np.float16),
@@ -81,7 +81,7 @@ def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
         "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
         "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
         "transcripts": np.array([speech.letters(s[2]) for s in sentences], dtype=str),
-        "torso": np.round(take.torso[:frames], 5).astype(np.float32),
+        "torso": np.round(take.torso[:frames], 4).astype(np.float32),
         "camera": shot.camera[:frames].astype(np.float32),
         "exposure": shot.exposure[:frames].astype(np.float16),
         "sound_late": np.array(shot.sound_late, np.int8),

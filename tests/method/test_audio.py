@@ -7,6 +7,7 @@ from scipy.signal import lfilter
 
 from dfa import captures
 from dfa.media import read_audio
+from dfa.method import audio as audio_features
 from dfa.method.audio import (
     AVERAGE,
     FLOOR,
@@ -38,9 +39,29 @@ def test_level_and_channel_fall_out():
     speech = c[:, 0] > -2
     np.testing.assert_allclose(c[speech].mean(0), 0, atol=0.35)
     np.testing.assert_allclose(c[speech].std(0), 1, atol=0.25)
-    np.testing.assert_allclose(mfcc(audio * 0.25), c, atol=2e-3)
+    for gain in (0.25, 0.01):
+        assert np.abs(mfcc(audio * gain) - c).mean() < 5e-3
     filtered = lfilter([1, 0.4], [1], audio).astype(np.float32)  # another microphone
     assert np.corrcoef(mfcc(filtered)[speech].ravel(), c[speech].ravel())[0, 1] > 0.98
+
+
+def test_a_bang_changes_little_far_away():
+    audio = read_audio(captures.path("subject_a"))[: 40 * 16_000]
+    bang = audio.copy()
+    bang[35 * 16_000 : 35 * 16_000 + 800] = np.random.default_rng(0).normal(0, 0.5, 800)
+    assert np.abs(mfcc(bang) - mfcc(audio))[:2000].mean() < 0.05
+
+
+def test_average_speech_is_that_of_the_corpus(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        audio_features, "speech_moments", lambda c, s: (seen.append(c[s]), 0 * c, 0 * c + 1)[1:]
+    )
+    for name in captures.CORPUS:
+        mfcc(read_audio(captures.path(name)))
+    c = np.concatenate(seen)
+    np.testing.assert_allclose(c.mean(0), AVERAGE[:, 0], atol=0.2)
+    np.testing.assert_allclose(c.std(0), AVERAGE[:, 1], atol=0.2)
 
 
 @pytest.mark.parametrize("name", [*captures.TEST, *captures.CORPUS[:5]])
@@ -57,8 +78,8 @@ def test_digital_silence_and_faint_noise_sound_alike():
     audio = read_audio(captures.path("subject_a"))[: 5 * 16_000]
     noise = np.random.default_rng(0).normal(0, 10 ** (-65 / 20), len(audio)).astype(np.float32)
     silent, noisy = (mfcc(np.concatenate([audio, x]))[550:1000] for x in (0 * noise, noise))
-    assert np.abs(silent - noisy).mean() < 0.25  # standard deviations of speech
-    assert (silent[:, 0] < -2.5).all() and (noisy[:, 0] < -2.5).all()
+    assert np.abs(silent - noisy).mean() < 0.4  # standard deviations of speech
+    assert (silent[:, 0] < -2).all() and (noisy[:, 0] < -2).all()
 
 
 def test_moments_are_weighted_means_of_the_speech_around():
@@ -85,7 +106,7 @@ def test_cepstrum_is_librosas():
     )[:, :200]
     ours = mfcc(audio)
     power = mel.mean(0)
-    level = np.average(power, weights=power)
+    level = np.exp(np.average(np.log(power), weights=np.sqrt(power)))
     theirs = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=20).T
     mean, std = speech_moments(theirs, power > level / 10**2.5)
     np.testing.assert_allclose(ours, np.clip((theirs - mean) / std, -5, 5), atol=2e-3)
