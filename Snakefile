@@ -45,7 +45,8 @@ AFTER = {
     "12_ledger": ["11_user_study"],
     "00_overview": ["12_ledger"],  # the first to read, but it shows the results of the others
 }
-CAPTURES = sorted(map(str, Path("dfa/data/captures").glob("*")))
+CAPTURES = Path("dfa/data/captures").glob("*[!d]")  # without the data sheet
+CAPTURES = sorted(str(path) for path in CAPTURES if "_views" not in path.name)
 WEIGHTS = sorted(map(str, Path("dfa/data/weights").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],

@@ -107,3 +107,21 @@ def sequences(n: int = 3, T: int = 300):
         eyes = lid[:, None] * torch.linspace(-1, 2, 8)
         out.append(torch.cat([pose, eyes + 0.02 * torch.randn(T, 8, generator=g)], 1))
     return out
+
+
+@pytest.fixture(scope="session")
+def film(studio):
+    """The renderer of subject_b, who has long hair and a striped shirt before a room."""
+    from dfa.studio import actors, render
+
+    film = render.Film(actors.load("subject_b"))
+    yield film
+    film.close()
+
+
+@pytest.fixture(scope="session")
+def take(studio):
+    """The performance of subject_b."""
+    from dfa.studio import act
+
+    return act("subject_b")

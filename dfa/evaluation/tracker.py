@@ -15,12 +15,6 @@ HELD = 0.12  # seconds; a longer vowel counts as held
 WIDE = 15.0  # degrees of yaw; beyond it a turn is wide
 
 
-def clip_means(values: np.ndarray) -> np.ndarray:
-    """(clips,) means of per-frame values (T,) over clips of 5 s, without frames that are nan."""
-    whole = [c[np.isfinite(c)] for c in clips(values)]
-    return np.array([c.mean() for c in whole if len(c)])
-
-
 def tracking_errors(
     h: np.ndarray, opening: np.ndarray, ear: np.ndarray, truth: dict[str, np.ndarray]
 ) -> pd.DataFrame:
@@ -37,8 +31,8 @@ def tracking_errors(
 
     - pitch_deg, yaw_deg, roll_deg: mean absolute errors in degrees; rotation_deg is their mean;
     - translation_mm: mean absolute error in millimetres, mean over the three coordinates;
-    - rotation_wide_deg, translation_wide_mm: of the frames that turn beyond WIDE, which the five
-      above leave out; these rows exist if a whole second of frames turns so far;
+    - rotation_wide_deg, translation_wide_mm: the last two, of the frames that turn beyond WIDE
+      alone; these rows exist if there are such frames for a whole second;
     - jitter_deg: error of the step from frame to frame in degrees (root mean square over the
       angles), in the quarter of the frames in which the head moves least;
     - blink_recall: fraction of the true closures beyond 3/4 that are found;
@@ -52,11 +46,12 @@ def tracking_errors(
     per_frame = dict(zip(("pitch_deg", "yaw_deg", "roll_deg"), error[:, :3].T, strict=True))
     per_frame |= {"rotation_deg": error[:, :3].mean(1), "translation_mm": error[:, 3:].mean(1)}
     wide = np.abs(real[:, 1]) > np.radians(WIDE)
-    values = {m: clip_means(np.where(wide, np.nan, e)) for m, e in per_frame.items()}
+    values = {m: np.array([c.mean() for c in clips(e)]) for m, e in per_frame.items()}
     if wide.sum() >= FPS:
         for what, unit in (("rotation", "deg"), ("translation", "mm")):
-            beyond = np.where(wide, per_frame[f"{what}_{unit}"], np.nan)
-            values[f"{what}_wide_{unit}"] = clip_means(beyond)
+            turns = zip(clips(per_frame[f"{what}_{unit}"]), clips(wide), strict=True)
+            of_clips = [e[w].mean() for e, w in turns if w.any()]
+            values[f"{what}_wide_{unit}"] = np.array(of_clips)
 
     step = np.diff(real[:, :3], axis=0)
     step_error = np.degrees(np.diff(h[:, :3], axis=0) - step)

@@ -1,4 +1,4 @@
-"""What happens at the camera: zoom, exposure, marks on the picture, late sound; and late hair.
+"""What happens at the camera: zoom, exposure, marks on the picture, late sound.
 
 Zoom and pan move the camera that VTK renders with (`stage.aim`). Exposure changes the light of the
 large picture, before it is reduced; a station's marks are laid over the finished picture.
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter, lfilter_zi
 
 from dfa.studio.motion import generator
 from dfa.studio.shaders import shown, unshown
@@ -17,7 +16,6 @@ from dfa.studio.shaders import shown, unshown
 from ..media import FPS, SAMPLES_PER_FRAME
 
 SLOW = 2.0  # s: the width of the filter that makes zoom, pan and exposure drift
-SWING = 0.12  # s by which the ends of loose hair are behind the head
 FINE = 4  # marks are drawn so many times larger, then reduced
 
 
@@ -123,13 +121,3 @@ def stamp(image: np.ndarray, marks: np.ndarray | None) -> np.ndarray:
     if marks is None:
         return image
     return np.round(image * (1 - marks[..., 3:]) + marks[..., :3]).astype(np.uint8)
-
-
-# --------------------------------------------------------------------------------------- hair
-
-
-def behind(h: np.ndarray) -> np.ndarray:
-    """(T, 6) poses that follow the head's, h (T, 6), SWING late: a critically damped spring."""
-    stay = 1 / (1 + 2 / (SWING * FPS))  # each of its two equal stages is behind by SWING / 2
-    b, a = [(1 - stay) ** 2], [1, -2 * stay, stay**2]
-    return lfilter(b, a, h, axis=0, zi=lfilter_zi(b, a)[:, None] * h[0])[0]

@@ -8,12 +8,16 @@ pulled towards the middle strand of its lock, and waved. Angles about the head's
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.signal import lfilter, lfilter_zi
 from scipy.sparse import identity
 from scipy.spatial import cKDTree
 
 from dfa.studio.actors import Actor, Surface, clip
 from dfa.studio.shaders import unit
 
+from ..media import FPS
+
+SWING = 0.12  # s by which the ends of loose hair are behind the head
 AXIS_Z = 0.085  # metres: the head's vertical axis is this far behind the eyes (template)
 # The hairline: height above the eyes (metres) by angle; the ear's arch lies at 70 to 110 degrees.
 ANGLES = np.array([0, 25, 45, 55, 64, 72, 84, 92, 105, 118, 150, 180])
@@ -464,3 +468,10 @@ def ponytail(scalp: Scalp, paint: Paint) -> Tuft:
     path = gather(trim(path, length, k), lock, 0.5, [0.004, 0.09, 0], rng)
     outward = unit(path - path.mean(0) + [0, 0, 0.03])
     return ribbons(paint, path, outward, 1.5 * look["width"], 0.9)
+
+
+def behind(h: np.ndarray) -> np.ndarray:
+    """(T, 6) poses that follow the head's, h (T, 6), SWING late: a critically damped spring."""
+    stay = 1 / (1 + 2 / (SWING * FPS))  # each of its two equal stages is behind by SWING / 2
+    b, a = [(1 - stay) ** 2], [1, -2 * stay, stay**2]
+    return lfilter(b, a, h, axis=0, zi=lfilter_zi(b, a)[:, None] * h[0])[0]

@@ -483,7 +483,7 @@ class Film:
     def at(self, take: Performance, t: int) -> None:
         """Pose the actor as in frame t of a take."""
         if self.late[0] is not take:
-            self.late = take, camera.behind(take.h)
+            self.late = take, hair.behind(take.h)
         late = self.late[1][t]
         self.pose(take.actions[t], take.h[t], take.torso[t], take.gaze[t], late)
 

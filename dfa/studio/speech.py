@@ -1,7 +1,7 @@
 """Synthetic speech with known phoneme times, by eSpeak NG (through ctypes), flite or Kokoro.
 
-eSpeak NG synthesises from formants, flite's voices are put together from recordings of people, and
-Kokoro (voices.py) is a neural network. So networks that learn from the actors hear three kinds.
+eSpeak NG synthesises from formants, flite's voices are statistical models of recorded people, and
+Kokoro (voices.py) is a neural network. So what learns from the actors meets three kinds of voices.
 """
 
 import ctypes
@@ -160,6 +160,15 @@ def stressed(phones: list[tuple[float, float, str]]) -> list[tuple[float, float,
     return [(a, b, "ˈ" * (i in peaks) + FLITE_IPA[s]) for i, (a, b, s) in enumerate(phones)]
 
 
+def trimmed(audio: np.ndarray, phones: list[tuple[float, float, str]]) -> Speech:
+    """A sentence without the noise before its first and after its last phone, and its pauses."""
+    spoken = [p for p in phones if not is_pause(p[2])]
+    first = round(max(spoken[0][0] - MARGIN, 0) * SAMPLE_RATE)
+    last = round((spoken[-1][1] + MARGIN) * SAMPLE_RATE)
+    zero = first / SAMPLE_RATE
+    return Speech(audio[first:last], [(a - zero, b - zero, s) for a, b, s in spoken])
+
+
 def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
     """A sentence in one of flite's voices, its durations times `stretch`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -170,13 +179,7 @@ def say_by_flite(text: str, flite: str, stretch: float = 1.0) -> Speech:
     names, ends = zip(*(phone.split(":") for phone in listed.split()), strict=True)
     ends = [float(end) for end in ends]
     phones = stressed(list(zip([0.0, *ends], ends, names, strict=False)))
-    spoken = [p for p in phones if not is_pause(p[2])]
-    # flite's noise continues in the silence around the sentence
-    first = round(max(spoken[0][0] - MARGIN, 0) * SAMPLE_RATE)
-    last = round((spoken[-1][1] + MARGIN) * SAMPLE_RATE)
-    zero = first / SAMPLE_RATE
-    audio = resample(wave / 32768, rate)[first:last]
-    return Speech(audio, [(a - zero, b - zero, s) for a, b, s in spoken])
+    return trimmed(resample(wave / 32768, rate), phones)
 
 
 def say_all(sentences: list[str], voice: dict) -> Iterable[Speech]:

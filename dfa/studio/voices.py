@@ -1,4 +1,4 @@
-"""Neural speech in English: Kokoro-82M speaks, and pocketsphinx hears when each phone is said.
+"""Neural speech in English: Kokoro-82M speaks, and pocketsphinx finds the time of each phone.
 
 Kokoro (Hexgrad 2025, Apache-2.0) is StyleTTS 2 in 82 million parameters: it takes phones and a
 style. Its wheels hold five styles; they mix into new voices. pocketsphinx aligns by an acoustic
@@ -15,9 +15,10 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from ..media import SAMPLE_RATE
-from .speech import FLITE_IPA, MARGIN, Espeak, Speech, resample, stressed
+from .speech import FLITE_IPA, MARGIN, Espeak, Speech, resample, stressed, trimmed
 
 KOKORO_RATE = 24_000
+LONGEST = 509  # symbols of a sentence: it has a style for each length
 TIMBRE = 128  # of a style's 256 numbers these are the voice's sound, the others its prosody
 # eSpeak's American English in the symbols that Kokoro learnt; ^ ties the letters of one phone.
 KOKORO = (
@@ -84,7 +85,11 @@ def synthesise(
 ) -> np.ndarray:
     """A sentence by Kokoro: (n,) float32 at 16 kHz. Arguments as of `say_by_kokoro`."""
     session, symbols, _ = _kokoro()
-    tokens = [symbols[c] for c in phonemes(text) if c in symbols]
+    written = phonemes(text)
+    if (unknown := set(written) - set(symbols)) or len(written) > LONGEST:
+        what = f"symbols {' '.join(sorted(unknown))}" if unknown else f"more than {LONGEST} symbols"
+        raise ValueError(f"Kokoro cannot say {text!r}: {what}")
+    tokens = [symbols[c] for c in written]
     sound, tune = (mixed(weights, len(tokens)) for weights in (timbre, prosody))
     style = np.concatenate([sound[:, :TIMBRE], tune[:, TIMBRE:]], axis=1)
     # slowed down by `size` below, which lowers pitch and formants together, as a larger body does
@@ -143,10 +148,8 @@ def say_by_kokoro(
     pitch and formants are lower.
     """
     audio = synthesise(text, kokoro, prosody or kokoro, speed, size)
-    phones = [p for p in stressed(aligned(audio, text)) if p[2]]
-    first, last = max(phones[0][0] - MARGIN, 0), phones[-1][1] + MARGIN
-    audio = audio[round(first * SAMPLE_RATE) : round(last * SAMPLE_RATE)].copy()
+    said = trimmed(audio, stressed(aligned(audio, text)))
     fade = np.linspace(0, 1, round(MARGIN / 2 * SAMPLE_RATE), dtype=np.float32)
-    audio[: len(fade)] *= fade
-    audio[-len(fade) :] *= fade[::-1]
-    return Speech(audio, [(a - first, b - first, s) for a, b, s in phones])
+    said.audio[: len(fade)] *= fade
+    said.audio[-len(fade) :] *= fade[::-1]
+    return said
