@@ -64,7 +64,8 @@ def test_sentences_to_be_avoided_are_left_out():
     [
         ("carry", "ed", "carried"), ("play", "ed", "played"), ("bake", "ed", "baked"),
         ("run/ran/running", "ing", "running"), ("run/ran/running", "ed", "ran"),
-        ("run/ran/running", "es", "runs"), ("write/wrote", "ing", "writing"), ("see/saw", "ing", "seeing"),
+        ("run/ran/running", "es", "runs"), ("write/wrote", "ing", "writing"),
+        ("see/saw", "ing", "seeing"),
         ("wish", "es", "wishes"), ("go/went", "es", "goes"), ("box", "s", "boxes"),
         ("mouse/mice", "s", "mice"), ("mouse/mice", None, "mouse"), ("piano", "s", "pianos"),
     ],
