@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class Effort:
 
     talkers: int = 48  # (45)
     seconds: float = speech.SECONDS  # of each
-    versions: int = 6  # of each sound, disturbed, for E_a (10)
-    heard: int = 3  # the same, for the recogniser (5)
+    sync_versions: int = 6  # of each sound, disturbed, for E_a (10)
+    recogniser_versions: int = 3  # the same, for the recogniser (5)
     disentangle: int = 20_000  # steps (6)
     sync: int = 60_000  # steps (57)
     vae: int = 8_000  # steps (14)
@@ -53,7 +53,17 @@ class Effort:
 MINIATURE = Effort(2, 6.0, 1, 1, 20, 4, 2, 2, 2)
 
 
-def heard(name: str, runs: Path) -> Recording:
+def check_tracks(names: Iterable[str], runs: Path) -> None:
+    """Raise InputError if a video of the captures `names` is not tracked in the folder `runs`."""
+    missing = [file for file in captures.tracks(names, runs) if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0]} is missing: run notebook 01 first, python -m snakemake"
+            f" --config profile={runs.name} -- runs/{runs.name}/01_attributes.done"
+        )
+
+
+def in_time(name: str, runs: Path) -> Recording:
     """A capture whose sound is moved to its picture, if it is late."""
     whole = captures.recording(name, runs, 128)
     late = int(captures.truth(name).get("sound_late", 0)) * SAMPLES_PER_FRAME
@@ -79,12 +89,7 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     runs: where notebook 01 wrote the tracks of the captures. Talkers go to its folder speech, and
     checkpoints to its folder weights. Raises InputError if tracks are missing.
     """
-    missing = [file for file in captures.tracks(p.corpus, runs) if not file.is_file()]
-    if missing:
-        raise InputError(
-            f"{missing[0]} is missing: run notebook 01 first, python -m snakemake -c all"
-            f" --config profile={p.name} -- runs/{p.name}/01_attributes.done"
-        )
+    check_tracks(p.corpus, runs)
     takes = [tracker_model.take(name, runs) for name in p.corpus]
     for what, share in tracker_model.explained(takes).items():
         say(f"the tracker's model explains {share:.0%} of the {what} of an actor left out")
@@ -92,7 +97,7 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     paths = speech.make(runs / "speech", model, effort.talkers, effort.seconds, seed)
 
     def recordings() -> Iterator[Recording]:  # read again each time: an hour of sound is large
-        yield from (heard(name, runs) for name in p.corpus)
+        yield from (in_time(name, runs) for name in p.corpus)
         yield from speech.recordings(paths)
 
     def file(name: str) -> Path:
@@ -103,21 +108,21 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     corpus = Corpus(train_disentangler(landmarks, recipe, file("disentangle"), seed)[0])
 
     f_m = [corpus.codes(r).f_m for r in recordings()]  # (T, 32) each
-    data = augmented(f_m, (r.audio for r in recordings()), seed, effort.versions)
+    data = augmented(f_m, (r.audio for r in recordings()), seed, effort.sync_versions)
     corpus.sync = train_sync(*data, SyncRecipe(effort.sync), file("sync"), seed)[0]
     del data
 
-    codes = [corpus.codes(r) for r in recordings()]
-    x, f_a = [c.x for c in codes], [c.f_a for c in codes]  # (T, 14), (T, 64) each
+    pairs = [(c.x, c.f_a) for c in map(corpus.codes, recordings())]
+    x, f_a = map(list, zip(*pairs, strict=True))  # (T, 14), (T, 64) each
     corpus.vae = train_vae(x, VAERecipe(effort.vae), file("gpvae"), seed)[0]
     recipe = CrossModalRecipe(effort.cme)
     corpus.cme = train_cme(corpus.vae, x, f_a, recipe, file("cme"), seed)[0]
-    del codes, x, f_a
+    del pairs, x, f_a
 
     sounds, texts = [], []
     for i, (audio, spans, said) in enumerate(spoken(p.corpus, paths, p.seconds)):
         rng = np.random.default_rng([seed, i])
-        more_sounds, more_texts = utterances(audio, spans, said, rng, effort.heard)
+        more_sounds, more_texts = utterances(audio, spans, said, rng, effort.recogniser_versions)
         sounds, texts = sounds + more_sounds, texts + more_texts
     recipe = RecogniserRecipe(effort.recogniser)
     recogniser = train_recogniser(sounds, texts, recipe, file("recogniser"), seed)[0]
@@ -145,7 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
         if smoke:
             train(p, effort, runs, runs / "weights" / "shipped")
             return 0
-        expert.load_expert(runs)  # of notebook 03: raises now, not after hours, if it is missing
+        check_tracks(p.test, runs)  # what is missing is said now, not after hours
+        expert.load_expert(runs)  # of notebook 03
         train(p, effort, runs, WEIGHTS)
         expert.ship(runs)
         proof.ship(runs, Corpus.load())

@@ -48,6 +48,6 @@ def test_late_sound_is_moved_to_its_picture(tracks, monkeypatch):
     names, runs = tracks
     truth = captures.truth(names[0]) | dict(sound_late=np.int8(2))
     monkeypatch.setattr(captures, "truth", lambda name: truth)
-    plain, moved = captures.recording(names[0], runs, 64), weights.heard(names[0], runs)
+    plain, moved = captures.recording(names[0], runs, 64), weights.in_time(names[0], runs)
     assert np.array_equal(moved.audio[:-1280], plain.audio[1280:])
     assert len(moved.audio) == len(plain.audio) and not moved.audio[-1280:].any()
