@@ -1,7 +1,7 @@
 # make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
 # make check                     quick tests, linter, format, types: three minutes
 # make test                      all of that, and the slow tests
-# make weights                   the quick run's networks into the package, for `dfa fit`
+# make weights                   the networks of `dfa fit`, trained for hours on an hour of speech
 # make study [PROFILE=quick]     the user study's page, in a browser, with the videos of a run
 # make captures                  the sample captures again
 # make clean                     removes what runs left behind, not the committed figures
@@ -35,9 +35,10 @@ test: check
 	@$(SIDE_BY_SIDE) -m long
 	@$(RUN) pytest -m slow
 
-# The networks that `dfa fit` starts from, put into the package after a quick run.
-weights: $(VENV)/.figures
-	@$(VENV)/bin/python -c "from dfa.evaluation import expert; from dfa.gpu import proof; from dfa.method.talking_head import WEIGHTS, Corpus; expert.ship('runs/quick'); Corpus.load('runs/quick').save(WEIGHTS); proof.ship('runs/quick')"
+# The networks that `dfa fit` starts from, after a quick run: three to five hours on two cores. It
+# makes an hour of speech and trains on it; stopped, it continues.
+weights: $(VENV)/.captures $(VENV)/.figures
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(RUN) dfa.weights
 
 study: $(VENV)/.study
 	@$(RUN) dfa.study $(PROFILE)

@@ -50,9 +50,13 @@ CAPTURES = sorted(str(path) for path in CAPTURES if "_views" not in path.name)
 WEIGHTS = sorted(map(str, Path("dfa/data/weights").glob("*")))
 DATA = {
     "01_attributes": ["dfa/data/face_model.npz", *CAPTURES],
+    "03_sync": ["dfa/data/weights/disentangle.safetensors", "dfa/data/weights/sync.safetensors"],
     "04_personality": ["dfa/data/reported.yaml"],
     "05_radiance_field": [*sorted(map(str, Path("dfa/data").glob("bench*.json"))), *WEIGHTS],
-    "07_audio_features": ["dfa/data/reported.yaml"],
+    "07_audio_features": [
+        "dfa/data/reported.yaml",
+        *(file for file in WEIGHTS if file.endswith("recogniser.safetensors")),
+    ],
     "10_comparison": ["dfa/data/reported.yaml"],
     "11_user_study": ["dfa/data/reported.yaml"],
     "12_ledger": ["dfa/data/reported.yaml"],

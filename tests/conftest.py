@@ -125,3 +125,15 @@ def take(studio):
     from dfa.studio import act
 
     return act("subject_b")
+
+
+@pytest.fixture(scope="session")
+def tracks(tmp_path_factory):
+    """Three corpus captures, tracked for 8 s each: their names and the folder of the run."""
+    from dfa import captures
+    from dfa.method.tracking import tracked
+
+    names, runs = captures.CORPUS[:3], tmp_path_factory.mktemp("runs")
+    for name, file in zip(names, captures.tracks(names, runs), strict=True):
+        tracked(captures.path(name), file, 8.0)
+    return names, runs

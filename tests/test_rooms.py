@@ -25,7 +25,7 @@ FLOORS = [
     {"evaluation"},
     {"rivals", "report"},
     {"study", "gpu"},
-    {"commands"},
+    {"commands", "weights"},
     {"cli"},
     {"__main__"},
 ]

@@ -59,13 +59,13 @@ MINIATURE = Plan(
 )  # fmt: skip
 
 
-def ship(runs: str | Path) -> None:
-    """Write what the fields of the proof learn from, as a quick run tracked and encoded it.
+def ship(runs: str | Path, corpus: Corpus) -> None:
+    """Write what the fields of the proof learn from: tracked by a quick run, encoded by `corpus`.
 
     So a machine without the tracker has it too. Points and f_a are in half precision.
     """
     whole = captures.recording("subject_a", runs, 128).training  # the first of two recordings
-    codes, half = Corpus.load(runs).codes(whole), np.float16
+    codes, half = corpus.codes(whole), np.float16
     with atomic(DATA) as part:
         np.savez_compressed(
             part, x=codes.x.numpy(), f_a=codes.f_a.numpy().astype(half),

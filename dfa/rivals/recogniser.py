@@ -3,8 +3,8 @@
 DeepSpeech (Hannun et al. 2014) has dense layers over a few steps of audio, one bidirectional
 recurrent layer, and 50 times a second a score for each of 28 characters and for CTC's blank.
 AD-NeRF conditions its field on windows of 16 such steps; so does this row. DeepSpeech was trained
-on thousands of hours. This recogniser is trained on the same audio as E_a, and its error rate is
-printed.
+on thousands of hours. This recogniser is trained on an hour or less of synthetic speech, and its
+error rate is printed.
 """
 
 from __future__ import annotations

