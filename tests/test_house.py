@@ -137,7 +137,7 @@ def test_no_unfinished_work():
 def test_sizes():
     sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in committed()}
     assert sum(sizes.values()) < 45e6
-    big = {".mp4", ".npz", ".ipynb"}
+    big = {".mp4", ".mkv", ".npz", ".ipynb"}
     known = {"dfa/data/weights/expert.safetensors"}  # the judge of `dfa score`
     large = {p for p, n in sizes.items() if n > 1e6 and Path(p).suffix not in big}
     assert large <= known

@@ -420,8 +420,8 @@ def test_who_needs_flite_is_said_in_one_line(tmp_path, monkeypatch):
     for module in ("anny", "pypinyin", "pyvista"):
         pytest.importorskip(module)
     monkeypatch.setattr(studio.shutil, "which", lambda _: None)
-    with pytest.raises(InputError, match=r"^corpus_04: .*needs flite.*apt install flite\)$"):
-        studio.make([NAME, "corpus_04"], tmp_path)
+    with pytest.raises(InputError, match=rf"^{FLITE[0]}: .*needs flite.*apt install flite\)$"):
+        studio.make([NAME, FLITE[0]], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
