@@ -159,7 +159,7 @@ def tracker(monkeypatch, tracked):
     """Instead of the tracker, one that notes the clips it is given."""
     seen = []
 
-    def track(path, progress=True, seconds=None):
+    def track(path, progress=True, seconds=None, identity=None):
         if Path(path).stem == "broken":
             raise InputError(f"{path} cannot be decoded")
         seen.append(Path(path).stem)
