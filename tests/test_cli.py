@@ -156,8 +156,9 @@ def test_score_with_syncnet_weights(clips, tmp_path, capsys):
     assert set(scores) == {"psnr", "ssim", "lmd", "sync", "sync_video", "blinks_per_s"}
     for metric in ("sync", "sync_video"):
         assert scores[metric]["expert"] == "official SyncNet weights"
-        assert scores[metric]["ci_low"] <= scores[metric]["value"] <= scores[metric]["ci_high"]
-    assert scores["sync"]["n"] == scores["sync_video"]["n"] == 2
+        # a single clip of 5 s: no interval
+        assert scores[metric]["n"] == 1 and scores[metric]["ci_low"] is None
+        assert scores[metric]["value"] > 0
 
 
 @pytest.mark.parametrize("weights", [None, "syncnet_v2.model"])
