@@ -69,10 +69,8 @@ def run(args: argparse.Namespace) -> None:
     units = {name: metric.unit for name, metric in METRICS.items()}
     units |= dict(sync=judge, sync_video=f"{judge}, one offset for all: compare with papers")
     for r in rows.itertuples():
-        print(
-            f"{r.metric:13s} {r.value:8.3f}  95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]"
-            f"  {r.n} clips  {units[r.metric]}"
-        )
+        ends = f"95 % [{r.ci_low:.3f}, {r.ci_high:.3f}]" if r.n > 1 else "no interval"
+        print(f"{r.metric:13s} {r.value:8.3f}  {ends}  {r.n} clips  {units[r.metric]}")
     fewest = float(rows.n.min())
     if fewest < 3:
         print(

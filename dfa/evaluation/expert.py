@@ -18,7 +18,7 @@ from ..method.audio import PER_FRAME, mfcc
 from ..method.face import LEFT_EYE, NOSE, RIGHT_EYE
 from ..recipe import Recipe, digest
 from ..training import load, pick_device, random_windows, save, train
-from .statistics import clips, interval
+from .statistics import clips, estimate
 from .syncnet import SyncNet, face_crops, sound_features
 
 WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on the sample corpus
@@ -265,9 +265,10 @@ def video_confidence(distances: torch.Tensor) -> tuple[float, float, float]:
     interval is a bootstrap over clips, all at the video's best offset: the minimum of each clip
     would be biased.
 
-    distances: (T, 31). Returns value, lower and upper end.
+    distances: (T, 31). Returns value, lower and upper end; these are nan for a single clip.
     """
     value, offset = confidence(distances)
     curves = [c.nanmean(0) for c in clips(distances)]
     at_offset = [float(c.nanmedian() - c[MAX_OFFSET + offset]) for c in curves]
-    return value, *interval(np.array(at_offset))[1:]
+    ends = estimate(np.array(at_offset))
+    return value, ends["ci_low"], ends["ci_high"]
