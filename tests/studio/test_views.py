@@ -126,7 +126,7 @@ def test_depth_of_one_view_agrees_with_another(shot):
                 visible = np.abs(error) < 0.01
                 assert visible.mean() > 0.6 and np.median(np.abs(error[visible])) < 0.001
                 # Nothing is in front of what the other camera sees, but for edges.
-                assert (error < -0.01).mean() < 0.03
+                assert (error < -0.01).mean() < 0.04
 
 
 @pytest.mark.slow
