@@ -250,15 +250,15 @@ class Recording:
         """Frames start to stop - 1, with their audio and attributes."""
         start, stop, _ = slice(start, stop).indices(len(self))
         cut, first, n = slice(start, stop), self.cut.start, self.n_training
+        crosses = self.videos and start < n < stop
 
         def frames() -> np.ndarray | Frames:
-            if not self.videos or start < n < stop or "frames" in vars(self):
+            if not self.videos or crosses or "frames" in vars(self):
                 return self.frames[cut]
             one, other = self.videos  # the one that the part is not of need not be decoded
             return other.frames[start - n : stop - n] if start >= n else one.frames[cut]
 
         sound = self.audio[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
-        crosses = self.videos and start < n < stop
         return Recording(
             self.name, frames, sound, self.attributes.part(cut), self.whole,
             slice(first + start, first + stop), n_training=n - start if crosses else None,

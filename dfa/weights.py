@@ -66,7 +66,7 @@ def check_tracks(names: Iterable[str], runs: Path) -> None:
 def in_time(name: str, runs: Path) -> Recording:
     """A capture whose sound is moved to its picture, if it is late."""
     whole = captures.recording(name, runs, 128)
-    late = int(captures.truth(name).get("sound_late", 0)) * SAMPLES_PER_FRAME
+    late = int(captures.truth(name)["sound_late"]) * SAMPLES_PER_FRAME
     audio = np.pad(whole.audio[late:], (0, late))
     return Recording(name, lambda: whole.frames, audio, whole.attributes)
 
@@ -98,7 +98,7 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
 
     def recordings() -> Iterator[Recording]:  # read again each time: an hour of sound is large
         yield from (in_time(name, runs) for name in p.corpus)
-        yield from speech.recordings(paths)
+        yield from map(speech.recording, paths)
 
     def file(name: str) -> Path:
         return runs / "weights" / f"{name}.safetensors"

@@ -148,8 +148,7 @@ def make(
     from dfa.studio import actors, camera, render, views
 
     needy = [name for name in names if "flite" in actors.parameters()[name]["voice"]]
-    if needy:
-        check_software(flite=", ".join(needy))
+    check_software(flite=", ".join(needy))
     out_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for name in names:

@@ -238,8 +238,3 @@ def transcript(path: str | Path) -> tuple[np.ndarray, list[str]]:
     """The sentences of a talker: (n, 2) start and end in seconds, and n texts."""
     with np.load(path, allow_pickle=False) as data:
         return data["sentences"], [str(text) for text in data["transcripts"]]
-
-
-def recordings(paths: list[Path]) -> Iterator[Recording]:
-    """The recordings of many files, read one after another."""
-    return map(recording, paths)

@@ -5,7 +5,6 @@ people become attributes as the tracker would give them, without a picture: F_ex
 actions, the pose has a constant error, and both have correlated noise.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,8 +50,7 @@ def take(name: str, runs: str | Path) -> Take:
     (file,) = captures.tracks([name], runs)
     found, truth = Attributes.load(file), captures.truth(name)
     true = {key: truth[key][: len(found)].astype(float) for key in ("actions", "h")}
-    camera = truth.get("camera")
-    h = filmed(true["h"], None if camera is None else camera[: len(found)].astype(float))
+    h = filmed(true["h"], truth["camera"][: len(found)].astype(float))
     return Take(true["actions"], h, found.F_exp.astype(float), found.h.astype(float))
 
 
@@ -165,8 +163,3 @@ def explained(takes: list[Take]) -> dict[str, float]:
             rest = (true - found[name]).var(0).sum() / true.var(0).sum()
             parts.setdefault(name, []).append(1 - rest)
     return {name: float(np.mean(each)) for name, each in parts.items()}
-
-
-def learnt(names: Iterable[str], runs: str | Path) -> TrackerModel:
-    """The model of the sample captures `names`, tracked in the folder `runs`."""
-    return TrackerModel.fit([take(name, runs) for name in names])
