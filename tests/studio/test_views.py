@@ -113,7 +113,8 @@ def test_depth_is_taken_in_the_middle_of_a_pixel(film, take):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_depth_of_one_view_agrees_with_another(shot):
+def test_depth_of_one_view_agrees_with_another():
+    shot = captures.views(NAME)  # as they are shipped
     for frame in shot["frame"][:12:4]:
         chosen = np.flatnonzero(shot["frame"] == frame)
         for i in chosen:
@@ -126,7 +127,7 @@ def test_depth_of_one_view_agrees_with_another(shot):
                 visible = np.abs(error) < 0.01
                 assert visible.mean() > 0.6 and np.median(np.abs(error[visible])) < 0.001
                 # Nothing is in front of what the other camera sees, but for edges.
-                assert (error < -0.01).mean() < 0.04
+                assert (error < -0.01).mean() < 0.03
 
 
 @pytest.mark.slow
