@@ -38,7 +38,7 @@ test: check
 # The networks that `dfa fit` starts from, after a quick run: three to five hours on two cores. It
 # makes an hour of speech and trains on it; stopped, it continues.
 weights: $(VENV)/.captures $(VENV)/.figures
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(RUN) dfa.weights
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(RUN) dfa weights
 
 study: $(VENV)/.study
 	@$(RUN) dfa.study $(PROFILE)

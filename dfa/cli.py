@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
-from .commands import bench, captures, export, fit, origin, score, speak, track
+from .commands import bench, captures, export, fit, origin, score, speak, track, weights
 from .media import InputError
 
-COMMANDS = (track, fit, speak, score, export, bench, origin, captures)
+COMMANDS = (track, fit, speak, score, export, bench, origin, captures, weights)
 # What a missing package belongs to: pip install 'dfa[EXTRA]'.
 EXTRAS = {
     "python_speech_features": "syncnet",

@@ -25,7 +25,8 @@ FLOORS = [
     {"evaluation"},
     {"rivals", "report"},
     {"study", "gpu"},
-    {"commands", "weights"},
+    {"shipped"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -21,8 +21,6 @@ from ..media import (
 
 TEST_SECONDS, SECOND_SECONDS, CORPUS_SECONDS = 66, 60, 30
 UNSEEN_SECONDS = 14  # at most
-NECK = np.array([0.0, 0.10, 0.08])  # metres, canonical space: the point about which the head turns
-REST = np.array([0.0, -0.03, 1.38])  # metres, camera space: the head's position at rest
 CRF = 24  # H.264 quality: costs about 1 dB; half-size chroma alone limits PSNR to about 38 dB
 
 
@@ -45,7 +43,7 @@ def act(name: str, seed: int = 0, second: bool = False):
     text = look["second" if second else "text"]
     said = speech.speak(text, length(name, second), pauses, **look["voice"])
     names = actors.template().actions
-    return motion.perform(name, look, names, NECK, REST, said, seed, take)
+    return motion.perform(name, look, names, said, seed, take)
 
 
 def unseen(name: str) -> np.ndarray:

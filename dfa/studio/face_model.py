@@ -23,9 +23,8 @@ from ..captures import CORPUS
 from ..media import atomic
 from ..method.face import FILE, FOCAL, pose, project
 from ..method.tracking import Detector
-from . import NECK, REST
 from .actors import Actor, _model, build, parameters
-from .motion import about
+from .motion import NECK, about
 from .render import Film
 
 K_ID, K_EXP = 30, 40
@@ -172,7 +171,7 @@ def watch(anatomy: Anatomy, rng: np.random.Generator, used: np.ndarray, people=2
         for actions in anatomy.random_actions(each, rng) * 0.8:
             angles = rng.normal(0, [0.12, 0.2, 0.08])
             place = rng.normal(0, 0.02, 3) * [1, 1, 4]
-            h, torso = about(NECK, np.array([[*angles, *place], [0, 0, 0, *place]]), REST)
+            h, torso = about(NECK, np.array([[*angles, *place], [0, 0, 0, *place]]))
             gaze = np.clip(angles[[1, 0]] * [1, -1], -0.25, 0.25)
             image = film.frame(actions, h, torso, gaze)
             for _ in range(SETTLE):

@@ -26,6 +26,8 @@ BLINK_REFRACTORY = 0.6  # s: minimum from one blink's onset to the next, except 
 DOUBLE = 0.36  # s: about the time between the onsets of a double blink
 PHRASE_GAP = 0.25  # s of silence that end a phrase
 PHRASE_PULL = 3.0  # how much more likely blinks are just after a phrase
+NECK = np.array([0.0, 0.10, 0.08])  # metres, canonical space: the point about which the head turns
+REST = np.array([0.0, -0.03, 1.38])  # metres, camera space: the head's position at rest
 BREATH = 0.002  # metres by which the torso rises in a pause; it sinks while speaking
 
 # Per viseme: the dominance of (jaw, rounding, lips), then the targets of the facial actions.
@@ -370,26 +372,24 @@ def rotations(h: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("xyz", h[:, :3]).as_matrix()
 
 
-def about(pivot: np.ndarray, motion: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(n, 6) poses X_cam = R X + t that turn about `pivot` (canonical), then move, then `rest`."""
+def about(pivot: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """(n, 6) poses X_cam = R X + t that turn about `pivot` (canonical), then move, from REST."""
     turned = pivot - np.einsum("nij,j->ni", rotations(motion), pivot)
-    return np.concatenate([motion[:, :3], motion[:, 3:] + turned + rest], axis=1)
+    return np.concatenate([motion[:, :3], motion[:, 3:] + turned + REST], axis=1)
 
 
 def perform(
     name: str,
     look: dict,
     names: tuple[str, ...],
-    neck: np.ndarray,
-    rest: np.ndarray,
     speech: Speech,
     seed: int,
     take: str = "",
 ) -> Performance:
     """The whole take of one actor.
 
-    names: the 52 actions in order; neck: the pivot in canonical space; rest: (3,) the head's
-    place before the camera; speech sets the length; take: another name gives other movements.
+    names: the 52 actions in order; speech sets the length; take: another name gives other
+    movements.
     """
     seconds = len(speech.audio) / SAMPLE_RATE
     n = round(seconds * FPS) * STEPS
@@ -446,8 +446,8 @@ def perform(
     actions = np.clip(np.stack([expose(tracks[a]) for a in names], axis=1), 0, 1)
     return Performance(
         actions=actions,
-        h=about(neck, expose(motion), rest),
-        torso=about(neck + np.array([0, 0.15, 0]), expose(torso), rest),
+        h=about(NECK, expose(motion)),
+        torso=about(NECK + np.array([0, 0.15, 0]), expose(torso)),
         gaze=expose(gaze),
         blink=blink,
         blink_onsets=onsets * FPS,

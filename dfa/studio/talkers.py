@@ -22,7 +22,7 @@ from ..media import SAMPLES_PER_FRAME, InputError, atomic, check_output
 from ..recipe import code_of, digest
 from ..recording import Attributes, Recording
 from ..training import say
-from . import NECK, REST, actors, check_software, motion, spoken
+from . import actors, check_software, motion, spoken
 from .sentences import sentences
 from .speech import speak
 from .tracker_model import TrackerModel
@@ -116,7 +116,7 @@ def perform(index: int, seconds: float, seed: int) -> motion.Performance:
         except NotAligned as error:  # rare: the sentence is left out
             says.remove(error.text)
     actions = tuple(captures.truth(captures.CORPUS[0])["action_names"].tolist())
-    return motion.perform(name, look, actions, NECK, REST, said, seed)
+    return motion.perform(name, look, actions, said, seed)
 
 
 def talk(index: int, seconds: float, seed: int, model: TrackerModel) -> dict[str, np.ndarray]:

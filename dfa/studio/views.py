@@ -4,17 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dfa import studio
-from dfa.studio.motion import Performance, rotations
-from dfa.studio.render import Film
-
 from ..captures import DEPTH_UNIT
 from ..media import atomic, write_levels, write_video
+from .motion import REST, Performance, rotations
+from .render import Film
 
 INSTANTS = 12
 # Degrees of yaw and pitch, signs as in h: the camera sees the head turned so much further.
 TURNS = ((0, 0), (-30, 0), (-20, 0), (-10, 0), (10, 0), (20, 0), (30, 0), (0, -10), (0, 10))
-CENTRE = studio.REST + np.array([0, 0, 0.08])  # the middle of the head at rest: the camera's pivot
+CENTRE = REST + np.array([0, 0, 0.08])  # the middle of the head at rest: the camera's pivot
 CRF = 18  # H.264 quality: half-size chroma limits PSNR to 38 dB, to 35 dB where much is red
 
 

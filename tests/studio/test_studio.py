@@ -45,7 +45,7 @@ def said() -> speech.Speech:
 
 def perform(look: dict, said: speech.Speech, seed: int = 0, take: str = "") -> motion.Performance:
     names = tuple(captures.truth(NAME)["action_names"])
-    return motion.perform(NAME, look, names, studio.NECK, studio.REST, said, seed, take)
+    return motion.perform(NAME, look, names, said, seed, take)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_head_stays_within_reach_and_is_smooth(take):
     assert (np.abs(degrees).max(0) < [12, 14, 7]).all()
     assert (np.ptp(degrees, axis=0) > [5, 8, 2]).all()
     assert np.abs(np.diff(degrees, axis=0)).max() < 4  # under 100 degrees a second
-    rest = take.h[:, 3:] - studio.REST
+    rest = take.h[:, 3:] - motion.REST
     assert np.abs(rest).max() < 0.05
 
 
@@ -318,11 +318,11 @@ def test_spring_reaches_its_target_as_the_closed_form_says():
 
 def test_turning_about_the_neck_leaves_the_neck_in_place():
     h = np.array([[0.1, -0.2, 0.05, 0, 0, 0]])
-    pose = motion.about(studio.NECK, h, studio.REST)[0]
+    pose = motion.about(motion.NECK, h)[0]
     r = Rotation.from_euler("z", 0.05) * Rotation.from_euler("y", -0.2)
     r = (r * Rotation.from_euler("x", 0.1)).as_matrix()  # Rz Ry Rx
     assert np.allclose(motion.rotations(h)[0], r)
-    assert np.allclose(r @ studio.NECK + pose[3:], studio.NECK + studio.REST)
+    assert np.allclose(r @ motion.NECK + pose[3:], motion.NECK + motion.REST)
 
 
 def test_the_same_seed_gives_the_same_take_and_another_does_not(look, said, take):

@@ -1,4 +1,4 @@
-"""`make weights`: train the networks in dfa/data/weights on an hour of speech and the captures.
+"""The networks in dfa/data/weights, trained on an hour of speech and the captures: `dfa weights`.
 
 `dfa fit`, `dfa speak` and table 5 start from these networks. The captures alone are six minutes of
 speech. The mouth code, E_a, the GP-VAE and the recogniser learn from sound and landmarks, so they
@@ -8,8 +8,6 @@ the notebooks. A stopped run continues.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,22 +15,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import captures
-from .evaluation import expert
-from .gpu import proof
-from .media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
-from .method.crossmodal import CrossModalRecipe, train_cme
-from .method.disentangle import DisentanglementRecipe, train_disentangler
-from .method.gpvae import VAERecipe, train_vae
-from .method.sync import SyncRecipe, augmented, train_sync
-from .method.talking_head import WEIGHTS, Corpus
-from .profiles import Profile, profile
-from .recording import Recording
-from .report.machine import root
-from .rivals.recogniser import RecogniserRecipe, train_recogniser, utterances
-from .studio import talkers as speech
-from .studio import tracker_model
-from .training import save, say
+from .. import captures
+from ..evaluation import expert
+from ..gpu import proof
+from ..media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
+from ..method.crossmodal import CrossModalRecipe, train_cme
+from ..method.disentangle import DisentanglementRecipe, train_disentangler
+from ..method.gpvae import VAERecipe, train_vae
+from ..method.sync import SyncRecipe, augmented, train_sync
+from ..method.talking_head import WEIGHTS, Corpus
+from ..profiles import Profile, profile
+from ..recording import Recording
+from ..report.machine import root
+from ..rivals.recogniser import RecogniserRecipe, train_recogniser, utterances
+from ..studio import talkers as speech
+from ..studio import tracker_model
+from ..training import save, say
 
 
 @dataclass(frozen=True)
@@ -131,35 +129,22 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     save(recogniser.half(), out / "recogniser.safetensors")  # half precision, to save space
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command. Without options it takes hours, and replaces the package's networks."""
-    parser = argparse.ArgumentParser("python -m dfa.weights", description=main.__doc__)
-    parser.add_argument("--profile", default="quick", help="whose tracks are used (%(default)s);"
-                        " smoke is a miniature, written beside its run")  # fmt: skip
-    parser.add_argument("--minutes", type=float, help="of speech that is made (72)")
-    given = parser.parse_args(arguments)
-    try:
-        p = profile(given.profile)
-        runs, smoke = root() / "runs" / p.name, p.name.startswith("smoke")
-        effort = MINIATURE if smoke else Effort()
-        if given.minutes is not None:
-            if not 0 < given.minutes < 1e4:
-                raise InputError(f"--minutes {given.minutes:g}: give more than 0")
-            n = max(2, round(60 * given.minutes / effort.seconds))
-            effort = replace(effort, talkers=n)
-        if smoke:
-            train(p, effort, runs, runs / "weights" / "shipped")
-            return 0
-        check_tracks(p.test, runs)  # what is missing is said now, not after hours
-        expert.load_expert(runs)  # of notebook 03
-        train(p, effort, runs, WEIGHTS)
-        expert.ship(runs)
-        proof.ship(runs, Corpus.load())
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+def ship(profile_name: str, minutes: float | None = None) -> None:
+    """Train all networks on the tracks of a quick run, and put them into the package.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Of profile smoke it is a miniature, written beside its run. minutes: of speech that is made; 72
+    by default. Raises InputError if the run has not come so far.
+    """
+    p = profile(profile_name)
+    runs, smoke = root() / "runs" / p.name, p.name.startswith("smoke")
+    effort = MINIATURE if smoke else Effort()
+    if minutes is not None:
+        effort = replace(effort, talkers=max(2, round(60 * minutes / effort.seconds)))
+    if smoke:
+        train(p, effort, runs, runs / "weights" / "shipped")
+        return
+    check_tracks(p.test, runs)  # what is missing is said now, not after hours
+    expert.load_expert(runs)  # of notebook 03
+    train(p, effort, runs, WEIGHTS)
+    expert.ship(runs)
+    proof.ship(runs, Corpus.load())
