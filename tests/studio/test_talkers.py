@@ -1,6 +1,7 @@
 """Talkers: files of speech with attributes, as if they had been filmed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,9 @@ def test_a_file_is_made_again_if_it_is_damaged_or_something_changed(files, model
     keys = [talkers.key_in(file) for file in files]
     assert len({*keys, talkers.key_of(0, SECONDS + 1, 0, model)}) == 3
     assert talkers.key_of(0, SECONDS, 1, model) not in keys
+    for share, same in ((1e-12, True), (1e-2, False)):
+        other = replace(model, maps=model.maps * (1 + share))
+        assert (talkers.key_of(0, SECONDS, 0, other) == keys[0]) is same
     files[0].write_bytes(files[0].read_bytes()[:1000])
     assert talkers.key_in(files[0]) is None
     talkers.make(tmp_path, model, 2, SECONDS, processes=1)
