@@ -32,19 +32,21 @@ def perform(
             and eyes. A method without eyes animates the first training frame.
         results: the results folder.
 
-    The method's properties, training curves and seconds are written to `facts.json`. If the method
+    Each video has its own seed: with one seed, all would have the same blinks and head motion. The
+    method's properties, training curves and seconds are written to `facts.json`. If the method
     fails, its videos are removed, the reason is written there too and returned; else None. Nothing
     is raised, so that the comparison continues with the other methods.
     """
     folder = Path(results) / method.name
     folder.mkdir(parents=True, exist_ok=True)
     still = subject.part(0, 1) if method.no_eyes else None
-    facts, reason = facts_of(folder), None
+    facts, reason, seed = facts_of(folder), None, method.seed
     videos = {test.name: (test.audio, test)}
     videos |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
     try:
         method.fit(corpus, subject)
-        for name, (audio, source) in videos.items():
+        for k, (name, (audio, source)) in enumerate(videos.items()):
+            method.seed = seed + k
             frames = method.render(audio, source, source)
             write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
         facts |= dict(aspects=method.aspects(), takes=list(method.takes),
@@ -54,6 +56,7 @@ def perform(
         reason = f"{type(error).__name__}: {error}"
         for name in videos:
             (folder / f"{name}.mp4").unlink(missing_ok=True)
+    method.seed = seed
     for what, value in dict(failed=reason, seconds=method.seconds, curves=method.curves).items():
         facts.setdefault(what, {})[test.name] = value
     write_text(folder / "facts.json", json.dumps(facts, indent=1))
