@@ -31,6 +31,7 @@ from .recipe import Recipe, key
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+WEIGHTS = Path(__file__).parent / "data" / "weights"  # of the package: made by `dfa weights`
 PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
 
 

@@ -5,6 +5,7 @@ It measures the Sync confidence of table 2. No stage of the method is trained wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,10 @@ from torch import Tensor, nn
 from ..method.audio import PER_FRAME, mfcc
 from ..method.face import LEFT_EYE, NOSE, RIGHT_EYE
 from ..recipe import Recipe, digest
-from ..training import load, pick_device, random_windows, save, train
+from ..training import WEIGHTS, load, pick_device, random_windows, save, train
 from .statistics import clips, estimate
 from .syncnet import SyncNet, face_crops, sound_features
 
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on the sample corpus
 MAX_OFFSET = 15  # frames: SyncNet's search covers -15 to 15
 
 
@@ -120,15 +120,23 @@ def mouth_crops(frames: np.ndarray, points: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(out)).float() / 255
 
 
-def offset_distances(v: Tensor, a: Tensor) -> Tensor:
-    """L2 distances between video v and audio a, (T, D) each, at the offsets -15 .. 15: (T, 31).
+def l2(v: Tensor, a: Tensor) -> Tensor:
+    """Distances (T,) of v and a, (T, D) each, as in SyncNet."""
+    return (v - a).norm(dim=1)
+
+
+def offset_distances(
+    v: Tensor, a: Tensor, distance: Callable[[Tensor, Tensor], Tensor] = l2
+) -> Tensor:
+    """Distances between video v and audio a, (T, D) each, at the offsets -15 .. 15: (T, 31).
 
     Column k compares video t with audio t + k - 15; nan if that lies outside the clip.
     """
     T = len(v)
     audio = torch.full((T + 2 * MAX_OFFSET, a.shape[1]), float("nan"))
     audio[MAX_OFFSET : MAX_OFFSET + T] = a[:T]
-    return torch.stack([(v - audio[k : k + T]).norm(dim=1) for k in range(2 * MAX_OFFSET + 1)], 1)
+    shifted = (audio[k : k + T] for k in range(2 * MAX_OFFSET + 1))
+    return torch.stack([distance(v, each) for each in shifted], 1)
 
 
 def confidence(distances: Tensor) -> tuple[float, int]:

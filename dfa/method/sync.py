@@ -20,6 +20,7 @@ from .audio import N_MFCC, mfcc, variants
 from .disentangle import DIM_M
 
 DIM_A = 64  # size of f_a
+OUTLIERS = 0.02  # added to the probability of a pair: a few hopeless frames do not decide a clip
 NEAREST, FARTHEST = 2, 19  # time shift, frames, of negative pairs from the same video
 
 
@@ -73,6 +74,17 @@ class SyncModel(nn.Module):
         resting mouth.
         """
         return self._unit(self.E_m(((f_m - f_m.mean(1, keepdim=True)) / self.f_m_std).mT))
+
+    def mismatch(self, f_m: Tensor, f_a: Tensor) -> Tensor:
+        """-log of the probability that pairs of f_m, f_a (..., 64) are aligned: (...), in nats.
+
+        In eq. 3 the cosine is this probability. `infonce` gives it up to a constant.
+        """
+        d = (f_m * f_a).sum(-1)
+        if not self.signed:
+            return -(d + OUTLIERS).log()
+        scale, bias = self.scale_bias[0].exp(), self.scale_bias[1]
+        return -scale * d if self.kind == "infonce" else F.softplus(-(scale * d + bias))
 
     def loss(self, f_a: Tensor, f_m: Tensor) -> Tensor:
         """The loss that the model was made with, for f_a, f_m (B, T, 64) of B clips: a scalar."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..media import frame_count, to_and_fro
 from ..recording import Attributes, Recording
-from ..training import load, rank_and_world, save, say
+from ..training import WEIGHTS, load, rank_and_world, save, say
 from .audio import mfcc
 from .crossmodal import CrossModalEncoder, CrossModalRecipe, sample_personal, train_cme
 from .disentangle import DIM_M, Disentangler
@@ -30,7 +30,6 @@ from .sync import SyncModel
 if TYPE_CHECKING:
     from ..profiles import Profile
 
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"  # trained on captures.CORPUS
 STAGES = ("disentangle", "sync", "gpvae", "cme")  # file names of a corpus, in order of training
 
 

@@ -3,8 +3,8 @@
 DeepSpeech (Hannun et al. 2014) has dense layers over a few steps of audio, one bidirectional
 recurrent layer, and 50 times a second a score for each of 28 characters and for CTC's blank.
 AD-NeRF conditions its field on windows of 16 such steps; so does this row. DeepSpeech was trained
-on thousands of hours. This recogniser is trained on an hour or less of synthetic speech, and its
-error rate is printed.
+on thousands of hours. This recogniser is trained on an hour of synthetic speech, by `dfa weights`,
+and notebook 07 prints its error rate.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from ..datasets.adnerf import read_features
 from ..media import FPS, InputError
 from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
 from ..recipe import Recipe, digest
-from ..training import load, pick_device, train
+from ..training import WEIGHTS, load, pick_device, train
 
+SHIPPED = WEIGHTS / "recogniser.safetensors"  # trained by `dfa weights`
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # as in DeepSpeech
 BLANK = len(ALPHABET)  # index of CTC's blank, the last score
 STEPS = 16  # steps of 20 ms in a window, as in AD-NeRF
@@ -167,8 +168,11 @@ def train_recogniser(
     return recogniser.cpu(), history
 
 
-def load_recogniser(path: str | Path) -> SpeechRecogniser:
-    """The recogniser from a file of weights; InputError if it is missing or holds another model."""
+def load_recogniser(path: str | Path = SHIPPED) -> SpeechRecogniser:
+    """The recogniser from a file of weights, by default the package's.
+
+    Raises InputError if the file is missing or holds another model.
+    """
     recogniser = SpeechRecogniser()
     load(recogniser, path)
     return recogniser

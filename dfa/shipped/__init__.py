@@ -23,14 +23,14 @@ from ..method.crossmodal import CrossModalRecipe, train_cme
 from ..method.disentangle import DisentanglementRecipe, train_disentangler
 from ..method.gpvae import VAERecipe, train_vae
 from ..method.sync import SyncRecipe, augmented, train_sync
-from ..method.talking_head import WEIGHTS, Corpus
+from ..method.talking_head import Corpus
 from ..profiles import Profile, profile
 from ..recording import Recording
 from ..report.machine import root
-from ..rivals.recogniser import RecogniserRecipe, train_recogniser, utterances
+from ..rivals.recogniser import SHIPPED, RecogniserRecipe, train_recogniser, utterances
 from ..studio import talkers as speech
 from ..studio import tracker_model
-from ..training import save, say
+from ..training import WEIGHTS, save, say
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     recogniser = train_recogniser(sounds, texts, recipe, file("recogniser"), seed)[0]
 
     corpus.save(out)
-    save(recogniser.half(), out / "recogniser.safetensors")  # half precision, to save space
+    save(recogniser.half(), out / SHIPPED.name)  # half precision, to save space
 
 
 def ship(profile_name: str, minutes: float | None = None) -> None:

@@ -37,6 +37,24 @@ def test_contrastive_loss_is_sklearns_log_loss(aligned):
     assert float(sync.contrastive_loss(*aligned)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_mismatch_is_the_log_loss_of_a_pair(aligned):
+    f_a, f_m = (x[0] for x in aligned)
+    d = np.diag(cosine_similarity(f_m, f_a))
+    found = sync.SyncModel().mismatch(f_m, f_a)
+    np.testing.assert_allclose(found, -np.log(d + sync.OUTLIERS), rtol=1e-4)
+    model = sync.SyncModel("sigmoid")
+    scale, bias = model.scale_bias.tolist()
+    chance = 1 / (1 + np.exp(-(np.exp(scale) * d + bias)))
+    expected = [log_loss([1], [p], labels=[0, 1]) for p in chance]
+    np.testing.assert_allclose(model.mismatch(f_m, f_a).detach(), expected, rtol=1e-4)
+    model = sync.SyncModel("infonce")
+    expected = torch.nn.functional.cross_entropy(  # moment 0 of f_m among all moments of f_a
+        model.scale_bias[0].exp() * f_m[:1] @ f_a.mT, torch.tensor([0])
+    )
+    all_moments = model.mismatch(f_m[:1].expand_as(f_a), f_a)
+    torch.testing.assert_close(all_moments[0] + (-all_moments).logsumexp(0), expected)
+
+
 def test_the_hardest_negatives_are_the_most_alike(aligned):
     positive, negative = cosines(*aligned)
     hardest = np.sort(negative)[-len(negative) // 10 :][-int(0.1 * len(negative)) :]
