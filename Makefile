@@ -1,7 +1,7 @@
 # make figures [PROFILE=quick]   every figure, table, video and executed notebook, to figures/quick/
 # make check                     quick tests, linter, format, types: three minutes
 # make test                      all of that, and the slow tests
-# make weights                   the networks of `dfa fit`, trained for hours on an hour of speech
+# make weights                   the networks of `dfa fit`, trained for hours on hours of speech
 # make study [PROFILE=quick]     the user study's page, in a browser, with the videos of a run
 # make captures                  the sample captures again
 # make clean                     removes what runs left behind, not the committed figures
@@ -35,8 +35,8 @@ test: check
 	@$(SIDE_BY_SIDE) -m long
 	@$(RUN) pytest -m slow
 
-# The networks that `dfa fit` starts from, after a quick run: three to five hours on two cores. It
-# makes an hour of speech and trains on it; stopped, it continues.
+# The networks that `dfa fit` starts from, after a quick run: about four hours on two cores. It
+# makes hours of speech and trains on them; stopped, it continues.
 weights: $(VENV)/.captures $(VENV)/.figures
 	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(RUN) dfa weights
 

