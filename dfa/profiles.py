@@ -25,7 +25,6 @@ class Profile:
     long_seconds: float  # length of a long sequence of generated motion
     field_steps: int  # of a field for `dfa fit` and `dfa bench`
     method_steps: int  # of the field of DFA-NeRF in the notebooks: about the time of a rival
-    asr_steps: int  # of the speech recogniser of table 5
     feature_steps: int  # of each field of table 5
     rival_effort: float  # steps of the rivals, relative to the quick profile
     talk_seconds: float  # longest rendered talking head
@@ -39,20 +38,20 @@ PROFILES = {
         Profile(
             name="smoke", size=64, seconds=22.0, test_seconds=4.0, corpus=CORPUS[:3],
             disentangle_steps=100, sync_steps=40, expert_steps=20, vae_steps=10, cme_steps=4,
-            long_seconds=20.0, field_steps=40, method_steps=40, asr_steps=6, feature_steps=8,
+            long_seconds=20.0, field_steps=40, method_steps=40, feature_steps=8,
             rival_effort=0.01, talk_seconds=2.0,
         ),
         Profile(
             name="quick", size=128, seconds=66.0, test_seconds=60.0, corpus=CORPUS,
             disentangle_steps=3000, sync_steps=800, expert_steps=600, vae_steps=300, cme_steps=80,
-            long_seconds=600.0, field_steps=2000, method_steps=900, asr_steps=700,
-            feature_steps=300, rival_effort=1.0, talk_seconds=12.0,
+            long_seconds=600.0, field_steps=2000, method_steps=900, feature_steps=300,
+            rival_effort=1.0, talk_seconds=12.0,
         ),
         Profile(
             name="full", size=512, seconds=600.0, test_seconds=600.0, corpus=CORPUS,
             disentangle_steps=50_000, sync_steps=20_000, expert_steps=20_000, vae_steps=50_000,
             cme_steps=5_000, long_seconds=600.0, field_steps=100_000, method_steps=100_000,
-            asr_steps=20_000, feature_steps=50_000, rival_effort=110.0, talk_seconds=60.0,
+            feature_steps=50_000, rival_effort=110.0, talk_seconds=60.0,
         ),
     )
 }  # fmt: skip

@@ -8,8 +8,8 @@ features, without control of the eyes. Sections are those of that paper.
 
 Differences from the paper: both fields are the `FastField` that DFA-NeRF uses here, each trained
 for less than half as many steps; so the methods are compared, not their encodings. The recogniser
-is that of table 5, not DeepSpeech. The border between head and torso comes from the tracked jaw,
-not from a face parser.
+is that of table 5, not DeepSpeech; it learnt from more speech than E_a, which favours AD-NeRF. The
+border between head and torso comes from the tracked jaw, not from a face parser.
 """
 
 from __future__ import annotations

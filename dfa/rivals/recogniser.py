@@ -3,7 +3,7 @@
 DeepSpeech (Hannun et al. 2014) has dense layers over a few steps of audio, one bidirectional
 recurrent layer, and 50 times a second a score for each of 28 characters and for CTC's blank.
 AD-NeRF conditions its field on windows of 16 such steps; so does this row. DeepSpeech was trained
-on thousands of hours. This recogniser is trained on an hour of synthetic speech, by `dfa weights`,
+on thousands of hours. This recogniser is trained on hours of synthetic speech, by `dfa weights`,
 and notebook 07 prints its error rate.
 """
 
