@@ -29,13 +29,11 @@ class Take(NamedTuple):
     tracked: np.ndarray  # (T, 6) tracked pose
 
 
-def filmed(h: np.ndarray, camera: np.ndarray | None) -> np.ndarray:
+def filmed(h: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """Poses h (T, 6) as they look to the tracker, which knows neither zoom nor shift.
 
-    camera: (T, 3) as of `captures.truth`, or None for a camera at rest.
+    camera: (T, 3) as of `captures.truth`.
     """
-    if camera is None:
-        return h
     zoom, shift = camera[:, :1], camera[:, 1:]
     z = h[:, 5:] / zoom
     return np.concatenate([h[:, :3], h[:, 3:5] + z * shift / FOCAL, z], axis=1)
