@@ -30,7 +30,8 @@ def read(
     texts = [(sentence if rng.random() < 0.5 else words)(rng) for _ in range(round(seconds))]
     avoided = talkers.reserved()
     texts = [text for text in texts if text not in avoided]
-    enough = np.cumsum([len(words_of(text)) for text in texts]) > FASTEST * seconds
-    said = speak(texts[: 1 + int(enough.argmax())], seconds, rng, **voice)
+    spoken_before = np.cumsum([0, *(len(words_of(text)) for text in texts)])[:-1]
+    needed = np.count_nonzero(spoken_before <= FASTEST * seconds)
+    said = speak(texts[:needed], seconds, rng, **voice)
     found = spoken(said, round(seconds * FPS))
     return said.audio, found["sentences"], [str(text) for text in found["transcripts"]]
