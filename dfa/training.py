@@ -179,8 +179,10 @@ def load(model: nn.Module, path: str | Path) -> dict:
     """
     try:
         tensors, metadata = _read(path)
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise ValueError("weights that are not numbers")
         model.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         how = "`make weights`" if Path(path).parent == WEIGHTS else "`dfa fit`, or `make figures`"
         what = f"{path} holds no {type(model).__name__} of this version"
         raise InputError(f"{what}: make it again with {how}") from error

@@ -10,19 +10,20 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import lfilter, resample_poly
 
-from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
 
 HOP = SAMPLE_RATE // 100  # samples between MFCC vectors: 10 ms, as in the paper
 PER_FRAME = SAMPLE_RATE // HOP // FPS  # MFCC vectors per video frame: 4
 N_MFCC = 20  # coefficients per vector
 FLOOR = 3e-5  # of the level, added to each mel band: faint noise beside speech is like silence
+LOUD = 1e-2  # of the level: vectors with more power set the level
 SPEECH = 10**-2.5  # of the level: a vector with more power is speech
 MEMORY = 500  # vectors, 5 s
 PRIOR = 100  # vectors, 1 s
 LIMIT = 5.0  # standard deviations; silence lies there
 # Mean and standard deviation of each coefficient while people speak: of the sample captures' corpus
 AVERAGE = np.array([
-    [-23.9, 10.8], [2.0, 9.2], [2.1, 4.9], [3.4, 6.9], [-2.0, 5.1], [0.2, 3.7], [-0.3, 3.8],
+    [-24.2, 10.7], [2.0, 9.2], [2.1, 4.9], [3.4, 6.9], [-2.0, 5.1], [0.2, 3.7], [-0.3, 3.8],
     [-1.7, 3.3], [-0.6, 2.4], [-0.9, 2.2], [-0.1, 2.1], [-1.0, 1.7], [0.1, 1.7], [-0.3, 1.6],
     [0.1, 1.5], [-0.4, 1.4], [0.0, 1.4], [-0.2, 1.3], [-0.3, 1.2], [-0.2, 1.1],
 ])  # fmt: skip
@@ -40,9 +41,12 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. The power is
     divided by `speech_level`; each coefficient is centred and scaled by `speech_moments`. This
     removes most of the effect of level, microphone and voice, which is additive in the cepstrum.
-    Silence around the speech changes nothing. Only the level is of the whole sound: speech far
-    below it counts as silence, and noise in which nobody speaks counts as speech.
+    Silence around the speech changes nothing, nor does noise 25 dB or more below it. Only the level
+    is of the whole sound: speech far below it counts as silence, and louder noise counts as speech.
+    Raises InputError if a sample is not a number.
     """
+    if not np.isfinite(audio).all():
+        raise InputError("the sound has samples that are not numbers: write it again")
     samples = SAMPLES_PER_FRAME
     if n_frames is None:
         n_frames = max(1, len(audio) // samples)
@@ -71,10 +75,14 @@ def around(x: np.ndarray) -> np.ndarray:
 def speech_level(power: np.ndarray) -> float:
     """The level of the speech in a sound, from the power of its vectors (n,).
 
-    It is the mean of log power, weighted by the square root of power: silence does not count, and a
-    short bang counts little.
+    It is the mean of log power over the vectors that are at most 20 dB below it, weighted by the
+    square root of power: silence does not count, however long, and a short bang counts little.
     """
-    return float(np.exp(np.average(np.log(power), weights=np.sqrt(power))))
+    level = np.average(power, weights=np.sqrt(power))
+    for _ in range(3):  # from above: what is quiet is left out before it counts
+        heard = power[power > level * LOUD]
+        level = np.exp(np.average(np.log(heard), weights=np.sqrt(heard)))
+    return float(level)
 
 
 def speech_moments(c: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

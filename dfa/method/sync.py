@@ -21,6 +21,7 @@ from .disentangle import DIM_M
 
 DIM_A = 64  # size of f_a
 OUTLIERS = 0.02  # added to the probability of a pair: a few hopeless frames do not decide a clip
+MARGIN = 4  # frames: an f_a depends on fewer before and after its own
 NEAREST, FARTHEST = 2, 19  # time shift, frames, of negative pairs from the same video
 
 
@@ -66,6 +67,15 @@ class SyncModel(nn.Module):
     def audio(self, mfcc: Tensor) -> Tensor:
         """f_a = E_a(a): MFCC (B, 4T, 20) -> unit vectors (B, T, 64) without negative entries."""
         return self._unit(self.E_a(mfcc.mT))
+
+    def listen(self, mfcc: Tensor) -> Tensor:
+        """f_a (T, 64) of a whole sound, MFCC (4T, 20).
+
+        The convolutions see zeros, average speech, beyond the ends. Here they see the first and the
+        last MFCC vector repeated, so what ends in silence stays silent.
+        """
+        padded = F.pad(mfcc.T[None], (4 * MARGIN, 4 * MARGIN), mode="replicate").mT
+        return self.audio(padded)[0, MARGIN:-MARGIN]
 
     def mouth(self, f_m: Tensor) -> Tensor:
         """E_m: mouth codes (B, T, 32) of B clips -> (B, T, 64) in the space of f_a.

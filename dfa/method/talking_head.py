@@ -73,7 +73,7 @@ class Corpus:
     @torch.inference_mode()
     def f_a(self, audio: np.ndarray, n_frames: int | None = None) -> Tensor:
         """E_a (section 3.3): audio (n,), 16 kHz -> f_a (T, 64)."""
-        return self.sync.audio(torch.from_numpy(mfcc(audio, n_frames))[None])[0].clone()
+        return self.sync.listen(torch.from_numpy(mfcc(audio, n_frames))).clone()
 
     @torch.inference_mode()
     def f_e(self, attributes: Attributes) -> Tensor:

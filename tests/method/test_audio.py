@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import lfilter
 
 from dfa import captures
-from dfa.media import read_audio
+from dfa.media import InputError, read_audio
 from dfa.method import audio as audio_features
 from dfa.method.audio import (
     AVERAGE,
@@ -74,6 +74,33 @@ def test_features_depend_on_seconds_not_on_the_file(name):
     assert np.corrcoef(going_on.ravel(), alone.ravel())[0, 1] > 0.97
 
 
+@pytest.mark.parametrize("below", [25, 30, 40])
+def test_a_minute_of_faint_noise_behind_changes_nothing(below):
+    """`below` dB under the loudness of the speech: the hum of a room is silence, however long."""
+    rng = np.random.default_rng(0)
+    for name in ("subject_a", "corpus_02"):
+        start = read_audio(captures.path(name))[: 5 * 16_000]
+        noise = rng.normal(0, 1, 60 * 16_000).astype(np.float32)
+
+        def level(x):  # of power, as `mfcc` sees it
+            x = np.append(x[:1], x[1:] - 0.97 * x[:-1])
+            S = librosa.feature.melspectrogram(
+                y=x, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, fmin=50,
+                fmax=7600,
+            )  # fmt: skip
+            return 10 * np.log10(audio_features.speech_level(S.mean(0)))
+
+        noise *= 10 ** ((level(start) - below - 1 - level(noise)) / 20)
+        alone, longer = mfcc(start), mfcc(np.concatenate([start, noise]))[:500]
+        assert np.corrcoef(alone[:480].ravel(), longer[:480].ravel())[0, 1] > 0.98
+
+
+def test_a_sound_that_is_not_numbers_is_refused():
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match="not numbers"):
+            mfcc(np.array([0.1, bad, 0.2] * 400, np.float32))
+
+
 def test_digital_silence_and_faint_noise_sound_alike():
     audio = read_audio(captures.path("subject_a"))[: 5 * 16_000]
     noise = np.random.default_rng(0).normal(0, 10 ** (-65 / 20), len(audio)).astype(np.float32)
@@ -106,7 +133,10 @@ def test_cepstrum_is_librosas():
     )[:, :200]
     ours = mfcc(audio)
     power = mel.mean(0)
-    level = np.exp(np.average(np.log(power), weights=np.sqrt(power)))
+    level = power.max()
+    for _ in range(20):  # the level of what is at most 20 dB below it
+        heard = power > level / 100
+        level = np.exp(np.average(np.log(power[heard]), weights=np.sqrt(power[heard])))
     theirs = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=20).T
     mean, std = speech_moments(theirs, power > level / 10**2.5)
     np.testing.assert_allclose(ours, np.clip((theirs - mean) / std, -5, 5), atol=2e-3)

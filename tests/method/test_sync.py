@@ -7,6 +7,7 @@ from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 
 from dfa.method import sync
+from dfa.method.sync import SyncModel
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,19 @@ def test_features_are_non_negative_unit_vectors_and_local_in_time():
         changed[:, 100:104] += 1  # video frame 25
         reach = (model.audio(changed) - f_a).abs().amax(-1)[0].nonzero()[:, 0]
     assert 20 <= reach.min() and reach.max() <= 30
+
+
+def test_what_ends_in_silence_stays_silent():
+    """f_a does not depend on where the file ends: silence goes on, and so does a vowel."""
+    torch.manual_seed(0)
+    model = SyncModel().eval()
+    c = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
+    c[160:], c[:40] = c[160].clone(), c[0].clone()  # constant at both ends
+    with torch.no_grad():
+        whole, start, end = model.listen(c), model.listen(c[:180]), model.listen(c[20:])
+    assert whole.shape == (50, 64)
+    torch.testing.assert_close(start, whole[:45])
+    torch.testing.assert_close(end, whole[5:])
+    with torch.no_grad():
+        inside = model.audio(c[None])[0]
+    torch.testing.assert_close(whole[4:-4], inside[4:-4])

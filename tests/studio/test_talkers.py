@@ -55,6 +55,24 @@ def test_a_talker_is_a_recording_without_frames(files):
         whole.frames  # noqa: B018
 
 
+def test_sound_and_face_belong_together(model):
+    """Loud moments open the mouth, and the tracked face is that of the same frames."""
+    made, take = talkers.talk(0, 2 * SECONDS, 0, model), talkers.perform(0, 2 * SECONDS, 0)
+    T, names = len(made["h"]), captures.truth(captures.CORPUS[0])["action_names"].tolist()
+    loud = np.abs(made["audio"].reshape(T, -1).astype(float)).mean(1)
+    jaw = np.gradient(take.actions[:T, names.index("jawOpen")])  # it opens at the onset of a vowel
+    onset = np.gradient(loud)
+    lags = range(-8, 9)
+    found = [np.corrcoef(np.roll(onset, k)[10:-10], jaw[10:-10])[0, 1] for k in lags]
+    assert abs(lags[int(np.argmax(found))]) <= 1 and max(found) > 0.3, found
+    unexplained = []
+    for k in (-3, 0, 3):
+        actions = np.column_stack([np.roll(take.actions[:T], k, 0), np.ones(T)])
+        rest = made["F_exp"] - actions @ np.linalg.lstsq(actions, made["F_exp"], rcond=None)[0]
+        unexplained.append(rest[10:-10].var() / made["F_exp"].var())
+    assert unexplained[1] < 0.85 * min(unexplained[0], unexplained[2]), unexplained
+
+
 def test_sentences_have_times_and_texts(files):
     for file in files:
         spans, texts = talkers.transcript(file)
