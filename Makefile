@@ -62,6 +62,7 @@ PIP := $(RUN) pip install --disable-pip-version-check
 PIP_FAILED := { echo "pip failed: the whole of what it said is in $(VENV)/pip.log"; exit 1; }
 
 $(VENV)/.figures $(VENV)/.study $(VENV)/.captures $(VENV)/.test: pyproject.toml
+	@if [ -L $(VENV) ]; then echo '$(VENV) is a link: remove it, or it is changed where it points'; exit 1; fi
 	@if ! $(VENV)/bin/python -c 'import pip; $(SUITABLE)' 2> /dev/null; then \
 	  for python in $(PYTHON) none; do $$python -c '$(SUITABLE)' 2> /dev/null && break; done; \
 	  if [ $$python = none ]; then \

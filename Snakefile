@@ -21,11 +21,16 @@ from snakemake.exceptions import WorkflowError
 
 PROFILE = str(config.get("profile", "quick"))
 if workflow.is_main_process:
-    from dfa.media import InputError
+    from dfa.captures import TEST, path
+    from dfa.media import FPS, InputError, duration
+    from dfa.method.fast_field import FastField
     from dfa.profiles import profile
+    from dfa.recording import check_room
 
     try:
-        profile(PROFILE)
+        p = profile(PROFILE)
+        T = round(FPS * min(p.seconds, duration(path(TEST[0]))))
+        check_room(T, p.size, FastField.training_memory(p.size))
     except InputError as error:
         sys.exit(str(error))
 
@@ -74,8 +79,11 @@ THREADS = {
     "09_rivals_person": max(1, CORES // 2),
 }
 
-# What a cluster reserves for a notebook: minutes and MB, and for those that train `gpus`.
-GPUS = int(config.get("gpus", 0))
+# What a cluster reserves for a notebook: minutes and MB, and for those that use a GPU `gpus`.
+GPUS = str(config.get("gpus", 0))
+if not GPUS.isdecimal():
+    sys.exit(f"gpus={GPUS}: how many GPUs each notebook gets, 0 or more")
+ON_GPU = {*THREADS, "02_disentanglement", "03_sync", "10_comparison"}
 RESERVED = {"smoke": (30, 3000), "quick": (120, 4000), "full": (1440, 16000)}
 MINUTES, MEMORY = RESERVED[PROFILE.partition(",")[0]]
 
@@ -236,7 +244,7 @@ rule notebook:
         RUNS / "{name}.done",
     threads: lambda wildcards: THREADS.get(wildcards.name, CORES)
     resources:
-        gpu=lambda wildcards: GPUS if wildcards.name in THREADS else 0,
+        gpu=lambda wildcards: int(GPUS) if wildcards.name in ON_GPU else 0,
         runtime=MINUTES,
         mem_mb=MEMORY,
     run:

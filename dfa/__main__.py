@@ -1,5 +1,8 @@
 import sys
 
-from .cli import main
+try:
+    from .cli import main
+except ModuleNotFoundError as error:
+    sys.exit(f"dfa: this needs the package {error.name}: pip install .")
 
 sys.exit(main())

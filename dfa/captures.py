@@ -37,7 +37,7 @@ def path(name: str, second: bool = False) -> Path:
         raise InputError(f"there is no {what} {name!r}: choose one of {', '.join(known)}")
     file = FOLDER / f"{titled(name, second)}.mp4"
     if not file.exists():
-        raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
+        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
     return file
 
 
@@ -120,7 +120,10 @@ def truth(name: str, second: bool = False) -> dict[str, np.ndarray]:
     - sound_late (): frames by which the sound comes after the picture. The times of phonemes and
       sentences are those of the file's sound.
     """
-    with np.load(path(name, second).with_suffix(".npz"), allow_pickle=False) as data:
+    file = path(name, second).with_suffix(".npz")
+    if not file.exists():
+        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
+    with np.load(file, allow_pickle=False) as data:
         return dict(data)
 
 
@@ -146,7 +149,7 @@ def views(name: str) -> dict[str, np.ndarray]:
         raise InputError(f"there are no views of {name!r}: choose one of {', '.join(TEST)}")
     file = path(name).with_name(f"{name}_views.npz")
     if not file.exists():
-        raise InputError(f"{file} is missing: make it again with `dfa captures {name}`")
+        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
     with np.load(file, allow_pickle=False) as data:
         views = dict(data)
     views["pictures"] = np.stack([*iter_frames(file.with_suffix(".mp4"))])

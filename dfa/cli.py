@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dfa: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as e:
-        package = (e.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        package = (e.name or str(e)).partition(".")[0]
+        if package == "dfa":
             raise
-        command = f"pip install 'dfa[{EXTRAS[package]}]'"
+        command = f"pip install 'dfa[{EXTRAS[package]}]'" if package in EXTRAS else "pip install ."
         print(f"dfa: this needs the package {package}: {command}", file=sys.stderr)
         return 2
     except OSError as e:
@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"dfa: the disk is full ({e.filename}): free space, run again", file=sys.stderr)
             return 2
         raise
+    except BrokenPipeError:  # `dfa origin … | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("dfa: stopped; run the same command to continue", file=sys.stderr)
         return 130

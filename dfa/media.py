@@ -23,6 +23,7 @@ from scipy.signal import resample_poly
 FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640; sample 640 t is at the start of frame t
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpeg", ".mpg", ".wmv")
 SILENCE = 1e-3  # peak amplitude (-60 dBFS); audio below it has no voice
 
@@ -47,7 +48,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.stem[:100]}.{os.getpid()}.part{path.suffix}")
     try:
         part.touch()  # fail before the work, not after it
+        mode = part.stat().st_mode  # as the umask says: safetensors writes for the owner alone
         yield part
+        part.chmod(mode)
         os.replace(part, path)
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 
 from .captures import CORPUS, TEST
@@ -31,6 +32,8 @@ class Profile:
     test: tuple[str, ...] = TEST
 
 
+# seconds: of a video that can be tracked, of one window of the VAE, of a video that can be rated
+LEAST = {"seconds": 2, "test_seconds": 4, "talk_seconds": 1}
 SIDES = range(32, 4097, 2)  # of frames, pixels: H.264 wants them even
 PROFILES = {
     p.name: p
@@ -84,19 +87,21 @@ def profile(name: str) -> Profile:
             raise InputError(
                 f"{key}={text}: this setting is of the type {kind.__name__}"
             ) from error
+        plain = re.fullmatch(r"[a-z0-9_+]+" if kind is tuple else r"\d+(\.\d+)?", text, re.ASCII)
         if kind is tuple:
             known_names = TEST if key == "test" else CORPUS
             good, wanted = (
                 set(value) <= set(known_names),
                 f"of {', '.join(known_names)}, joined by +",
             )
-        elif key == "test_seconds":
-            good, wanted = 4 <= value < 1e9, "4 or more"  # one window of the VAE
         elif key == "size":
             good, wanted = value in SIDES, "an even number from 32 to 4096"
         else:
-            good, wanted = 0 < value < 1e9, "more than 0"
-        if not good or text != text.strip():
+            least = LEAST.get(key, 0)
+            wanted = f"{least} or more" if least else "more than 0, below a billion"
+            good = 0 < value < 1e9 and value >= least
+        # one spelling for a value: it is the folder's name too
+        if not (good and plain) or kind is int and text != str(value):
             raise InputError(f"{key}={text}: this setting is {wanted}")
         effort = {"rival_effort": value / 1000} if key == "steps" else {}
         p = replace(p, **dict.fromkeys(keys, value), **effort)

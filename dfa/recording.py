@@ -124,7 +124,7 @@ def check_room(T: int, size: int, memory: int = 0) -> None:
     if 0 < has < memory:
         raise InputError(
             f"training at {size}x{size} pixels needs about {memory / 1e9:.1f} GB of memory, this"
-            f" machine has {has / 1e9:.1f} GB: choose a smaller --size"
+            f" machine has {has / 1e9:.1f} GB: choose a smaller size"
         )
     n = T * size * size * 3
     if n <= IN_MEMORY:

@@ -177,6 +177,8 @@ def load(model: nn.Module, path: str | Path) -> dict:
 
     Raises InputError if the file is missing, damaged, or of another version of the model.
     """
+    if not Path(path).exists() and Path(path).parent == WEIGHTS:
+        raise InputError(f"{path} is missing: it comes with the package (git checkout {path})")
     try:
         tensors, metadata = _read(path)
         if not all(t.isfinite().all() for t in tensors.values()):

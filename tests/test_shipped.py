@@ -38,7 +38,7 @@ def test_miniature(tracks, tmp_path, capsys):
 
 
 def test_tracks_that_are_missing_are_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"corpus_01.*is missing: run notebook 01 first"):
+    with pytest.raises(InputError, match=r"corpus_01.*is missing: run `make figures"):
         shipped.train(PROFILES["quick"], shipped.MINIATURE, tmp_path, tmp_path)
     assert cli.main(["weights", "--minutes", "-1"]) == 2
 

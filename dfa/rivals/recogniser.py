@@ -9,6 +9,8 @@ and notebook 07 prints its error rate.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,21 @@ def utterances(
 def encode(text: str) -> Tensor:
     """Text -> the indices of its characters in ALPHABET, (n,). ValueError for other characters."""
     return torch.tensor([ALPHABET.index(c) for c in text])
+
+
+def plain(text: str) -> str:
+    """A written text in the characters of ALPHABET; accents and other signs are left out.
+
+    Raises InputError if it has digits, which can be spoken in more than one way, or no letters.
+    """
+    folded = unicodedata.normalize("NFKD", text.lower().replace("’", "'"))
+    if re.search(r"\d", folded):
+        raise InputError(f"{text[:40]!r} has digits: write numbers as they are spoken")
+    folded = "".join(c for c in folded if not unicodedata.combining(c))
+    words = " ".join(re.findall("[a-z']+", folded))
+    if not words:
+        raise InputError(f"{text[:40]!r} has no words in Latin letters")
+    return words
 
 
 def ctc_loss(scores: list[Tensor], texts: list[str]) -> Tensor:

@@ -53,13 +53,13 @@ class Effort:
 MINIATURE = Effort(2, 6.0, 1, 1, 1, 20, 4, 2, 2, 2)
 
 
-def check_tracks(names: Iterable[str], runs: Path) -> None:
-    """Raise InputError if a video of the captures `names` is not tracked in the folder `runs`."""
-    missing = [file for file in captures.tracks(names, runs) if not file.is_file()]
+def check_run(files: Iterable[Path], runs: Path) -> None:
+    """Raise InputError if one of the files of a run, in the folder `runs`, is missing."""
+    missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]} is missing: run notebook 01 first, python -m snakemake"
-            f" --config profile={runs.name} -- runs/{runs.name}/01_attributes.done"
+            f"{missing[0]} is missing: run `make figures PROFILE={runs.name}` first; its tracks and"
+            " its Sync expert are used"
         )
 
 
@@ -89,7 +89,7 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     runs: where notebook 01 wrote the tracks of the captures. Talkers go to its folder speech, and
     checkpoints to its folder weights. Raises InputError if tracks are missing.
     """
-    check_tracks(p.corpus, runs)
+    check_run(captures.tracks(p.corpus, runs), runs)
     takes = [tracker_model.take(name, runs) for name in p.corpus]
     for what, share in tracker_model.explained(takes).items():
         say(f"the tracker's model explains {share:.0%} of the {what} of an actor left out")
@@ -149,8 +149,9 @@ def ship(profile_name: str, minutes: float | None = None) -> None:
     if smoke:
         train(p, effort, runs, runs / "weights" / "shipped")
         return
-    check_tracks(p.test, runs)  # what is missing is said now, not after hours
-    expert.load_expert(runs)  # of notebook 03
+    # what is missing is said now, not after hours
+    check_run([*captures.tracks(p.test, runs), runs / "expert.safetensors"], runs)
+    expert.load_expert(runs)
     train(p, effort, runs, WEIGHTS)
     expert.ship(runs)
     proof.ship(runs, Corpus.load())

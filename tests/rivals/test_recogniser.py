@@ -80,3 +80,21 @@ def test_ones_own_deepspeech_features(tmp_path):
     for name in ("no.npy", "missing.npy"):
         with pytest.raises(InputError, match="is no array of sound features"):
             recogniser.read_aud(tmp_path / name, 5)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("Don’t stop, now!", "don't stop now"),
+        ("Café naïve:\nÜber", "cafe naive uber"),
+        ("Three of them", "three of them"),
+    ],
+)
+def test_a_written_text_becomes_characters(text, said):
+    assert recogniser.plain(text) == said and len(recogniser.encode(said)) == len(said)
+
+
+@pytest.mark.parametrize("text, why", [("paid 5 pounds", "digits"), ("你好", "no words")])
+def test_a_text_that_has_no_single_reading_is_refused(text, why):
+    with pytest.raises(InputError, match=why):
+        recogniser.plain(text)
