@@ -59,5 +59,5 @@ def test_the_files_of_all_recordings(runs):
     assert captures.videos(names) == [runs / f"{name}.mp4" for name in files]
     assert captures.tracks(names, runs) == [runs / name / "attributes.npz" for name in files]
     (runs / "subject_a.test.mp4").unlink()
-    with pytest.raises(InputError, match="subject_a.test.mp4 is missing: it comes with the package"):
+    with pytest.raises(InputError, match="subject_a.test.mp4 is missing: it comes with"):
         captures.recording("subject_a", runs, 32)
