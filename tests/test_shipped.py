@@ -27,7 +27,7 @@ def test_miniature(tracks, tmp_path, capsys):
     with torch.inference_mode():
         assert corpus.codes(whole).cond.isfinite().all()
         assert recogniser([torch.zeros(100, 20)])[0].shape == (50, 29)
-    assert (tmp_path / "recogniser.safetensors").stat().st_size < 0.6e6  # half precision
+    assert (tmp_path / "recogniser.safetensors").stat().st_size < 1.2e6  # half precision
 
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     said = capsys.readouterr().out

@@ -36,7 +36,7 @@ AROUND = 9  # MFCC vectors (10 ms) before and after a step in its receptive fiel
 class SpeechRecogniser(nn.Module):
     """MFCC at 100 Hz -> scores of 28 characters and blank at 50 Hz."""
 
-    def __init__(self, width: int = 96):
+    def __init__(self, width: int = 160):
         super().__init__()
         self.dense = nn.Sequential(
             nn.Conv1d(N_MFCC, width, 2 * AROUND + 1, stride=2, padding=AROUND),
