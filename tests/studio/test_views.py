@@ -62,7 +62,7 @@ def test_who_has_no_views_is_said_in_one_line(tmp_path, monkeypatch):
         captures.views("corpus_01")
     monkeypatch.setattr(captures, "FOLDER", tmp_path)
     (tmp_path / f"{NAME}.mp4").touch()
-    with pytest.raises(InputError, match=f"dfa captures {NAME}"):
+    with pytest.raises(InputError, match=f"{NAME}_views.npz is missing: it comes with"):
         captures.views(NAME)
 
 
