@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .media import FPS, SAMPLES_PER_FRAME, InputError, iter_frames, read_audio, read_levels
+from .media import (
+    FPS,
+    SAMPLES_PER_FRAME,
+    InputError,
+    iter_frames,
+    packaged,
+    read_audio,
+    read_levels,
+)
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -35,10 +43,7 @@ def path(name: str, second: bool = False) -> Path:
     if name not in (TEST if second else NAMES):
         what, known = ("second recording of", TEST) if second else ("sample capture", NAMES)
         raise InputError(f"there is no {what} {name!r}: choose one of {', '.join(known)}")
-    file = FOLDER / f"{titled(name, second)}.mp4"
-    if not file.exists():
-        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
-    return file
+    return packaged(FOLDER / f"{titled(name, second)}.mp4")
 
 
 def titled(name: str, second: bool = False) -> str:
@@ -120,10 +125,7 @@ def truth(name: str, second: bool = False) -> dict[str, np.ndarray]:
     - sound_late (): frames by which the sound comes after the picture. The times of phonemes and
       sentences are those of the file's sound.
     """
-    file = path(name, second).with_suffix(".npz")
-    if not file.exists():
-        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
-    with np.load(file, allow_pickle=False) as data:
+    with np.load(packaged(path(name, second).with_suffix(".npz")), allow_pickle=False) as data:
         return dict(data)
 
 
@@ -147,9 +149,7 @@ def views(name: str) -> dict[str, np.ndarray]:
     """
     if name not in TEST:
         raise InputError(f"there are no views of {name!r}: choose one of {', '.join(TEST)}")
-    file = path(name).with_name(f"{name}_views.npz")
-    if not file.exists():
-        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
+    file = packaged(path(name).with_name(f"{name}_views.npz"))
     with np.load(file, allow_pickle=False) as data:
         views = dict(data)
     views["pictures"] = np.stack([*iter_frames(file.with_suffix(".mp4"))])

@@ -63,14 +63,14 @@ def main(argv: list[str] | None = None) -> int:
         command = f"pip install 'dfa[{EXTRAS[package]}]'" if package in EXTRAS else "pip install ."
         print(f"dfa: this needs the package {package}: {command}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `dfa origin … | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as e:
         if e.errno in (28, 122):  # no space, quota
             print(f"dfa: the disk is full ({e.filename}): free space, run again", file=sys.stderr)
             return 2
         raise
-    except BrokenPipeError:  # `dfa origin … | head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("dfa: stopped; run the same command to continue", file=sys.stderr)
         return 130

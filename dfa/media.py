@@ -32,6 +32,13 @@ class InputError(Exception):
     """An error that the user can correct; the message is one line that says how."""
 
 
+def packaged(file: Path) -> Path:
+    """The path of a file of this package. Raises InputError if it is missing."""
+    if not file.exists():
+        raise InputError(f"{file} is missing: it comes with the package (git checkout {file})")
+    return file
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: renamed to `path` on success, removed on failure.

@@ -87,7 +87,8 @@ def profile(name: str) -> Profile:
             raise InputError(
                 f"{key}={text}: this setting is of the type {kind.__name__}"
             ) from error
-        plain = re.fullmatch(r"[a-z0-9_+]+" if kind is tuple else r"\d+(\.\d+)?", text, re.ASCII)
+        # one spelling for a value: it is the folder's name too
+        plain = kind is tuple or re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?", text, re.ASCII)
         if kind is tuple:
             known_names = TEST if key == "test" else CORPUS
             good, wanted = (
@@ -100,8 +101,7 @@ def profile(name: str) -> Profile:
             least = LEAST.get(key, 0)
             wanted = f"{least} or more" if least else "more than 0, below a billion"
             good = 0 < value < 1e9 and value >= least
-        # one spelling for a value: it is the folder's name too
-        if not (good and plain) or kind is int and text != str(value):
+        if not (good and plain):
             raise InputError(f"{key}={text}: this setting is {wanted}")
         effort = {"rival_effort": value / 1000} if key == "steps" else {}
         p = replace(p, **dict.fromkeys(keys, value), **effort)

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .media import InputError, atomic
+from .media import InputError, atomic, packaged
 from .recipe import Recipe, key
 
 if TYPE_CHECKING:
@@ -177,15 +177,15 @@ def load(model: nn.Module, path: str | Path) -> dict:
 
     Raises InputError if the file is missing, damaged, or of another version of the model.
     """
-    if not Path(path).exists() and Path(path).parent == WEIGHTS:
-        raise InputError(f"{path} is missing: it comes with the package (git checkout {path})")
+    if own := Path(path).parent == WEIGHTS:
+        packaged(Path(path))
     try:
         tensors, metadata = _read(path)
         if not all(t.isfinite().all() for t in tensors.values()):
             raise ValueError("weights that are not numbers")
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        how = "`make weights`" if Path(path).parent == WEIGHTS else "`dfa fit`, or `make figures`"
+        how = "`make weights`" if own else "`dfa fit`, or `make figures`"
         what = f"{path} holds no {type(model).__name__} of this version"
         raise InputError(f"{what}: make it again with {how}") from error
     model.eval()

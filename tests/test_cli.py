@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -237,3 +238,13 @@ def test_two_processes_fit_one_model(clips, tmp_path):
     assert done.stdout.splitlines().count("radiance field") == 1
     assert json.loads((model / "model.json").read_text())["steps"] == 6
     assert main(["speak", str(model), "--audio", str(clips / "speech.wav"), "-o", str(talk)]) == 0
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    """`dfa origin … | head`: what nobody reads is not printed, and nothing is said of it."""
+    command = [sys.executable, "-m", "dfa", "origin", "table2"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], **pipes) as done:
+        done.stdout.close()
+        said = done.stderr.read()
+    assert (done.returncode, said) == (0, b"")
