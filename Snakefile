@@ -21,16 +21,11 @@ from snakemake.exceptions import WorkflowError
 
 PROFILE = str(config.get("profile", "quick"))
 if workflow.is_main_process:
-    from dfa.captures import TEST, path
-    from dfa.media import FPS, InputError, duration
-    from dfa.method.fast_field import FastField
+    from dfa.media import InputError
     from dfa.profiles import profile
-    from dfa.recording import check_room
 
     try:
-        p = profile(PROFILE)
-        T = round(FPS * min(p.seconds, duration(path(TEST[0]))))
-        check_room(T, p.size, FastField.training_memory(p.size))
+        profile(PROFILE)
     except InputError as error:
         sys.exit(str(error))
 
@@ -172,8 +167,26 @@ def hold(name):
     return lock
 
 
+def check_machine():
+    """Raise WorkflowError if the profile's frames or training do not fit this machine."""
+    from dfa.captures import TEST, path
+    from dfa.media import FPS, InputError, duration
+    from dfa.method.fast_field import FastField
+    from dfa.profiles import profile
+    from dfa.recording import check_room
+
+    try:
+        p = profile(PROFILE)
+        T = round(FPS * min(p.seconds, duration(path(TEST[0]))))
+        check_room(T, p.size, FastField.training_memory(p.size))
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def run_notebook(name, source, threads):
     """Run one notebook; print its current cell and its output. Raises WorkflowError if it fails."""
+    if not AFTER[name]:  # where the first notebook runs: on a cluster that is another machine
+        check_machine()
     lock = hold(name)  # if Snakemake is killed, the notebook's process still holds it
     COPIES.mkdir(parents=True, exist_ok=True)
     partial = RUNS / f"{name}.partial.ipynb"

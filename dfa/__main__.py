@@ -3,6 +3,7 @@ import sys
 try:
     from .cli import main
 except ModuleNotFoundError as error:
-    sys.exit(f"dfa: this needs the package {error.name}: pip install .")
+    print(f"dfa: this needs the package {error.name}: pip install .", file=sys.stderr)
+    sys.exit(2)
 
 sys.exit(main())

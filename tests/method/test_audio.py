@@ -23,6 +23,14 @@ from dfa.method.audio import (
 )
 
 
+def mel_power(audio):
+    """librosa's mel power (40, windows) of a sound whose high frequencies are raised."""
+    y = np.append(audio[:1], audio[1:] - 0.97 * audio[:-1])
+    return librosa.feature.melspectrogram(
+        y=y, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, fmin=50, fmax=7600
+    )
+
+
 def test_a_click_is_heard_in_its_own_video_frame():
     for frame in (5, 17, 40):
         audio = np.random.default_rng(0).normal(size=50 * 640).astype(np.float32) * 1e-4
@@ -83,12 +91,7 @@ def test_a_minute_of_faint_noise_behind_changes_nothing(below):
         noise = rng.normal(0, 1, 60 * 16_000).astype(np.float32)
 
         def level(x):  # of power, as `mfcc` sees it
-            x = np.append(x[:1], x[1:] - 0.97 * x[:-1])
-            S = librosa.feature.melspectrogram(
-                y=x, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, fmin=50,
-                fmax=7600,
-            )  # fmt: skip
-            return 10 * np.log10(audio_features.speech_level(S.mean(0)))
+            return 10 * np.log10(audio_features.speech_level(mel_power(x).mean(0)))
 
         noise *= 10 ** ((level(start) - below - 1 - level(noise)) / 20)
         alone, longer = mfcc(start), mfcc(np.concatenate([start, noise]))[:500]
@@ -127,10 +130,7 @@ def test_moments_are_weighted_means_of_the_speech_around():
 def test_cepstrum_is_librosas():
     audio = librosa.chirp(fmin=100, fmax=4000, sr=16000, duration=2.0).astype(np.float32) * 0.3
     shifted = np.append(audio[320:], np.zeros(320, np.float32))
-    y = np.append(shifted[:1], shifted[1:] - 0.97 * shifted[:-1])
-    mel = librosa.feature.melspectrogram(
-        y=y, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, fmin=50, fmax=7600
-    )[:, :200]
+    mel = mel_power(shifted)[:, :200]
     ours = mfcc(audio)
     power = mel.mean(0)
     level = power.max()
