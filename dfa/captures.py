@@ -67,7 +67,13 @@ def tracks(names: Iterable[str], runs: str | Path) -> list[Path]:
 
 
 def unseen(name: str) -> Path:
-    """Path (FLAC) of speech that is in no capture, in the voice of `name`: TEST or SPEAKERS."""
+    """Path (FLAC) of speech that is in no capture, in the voice of `name`: TEST or SPEAKERS.
+
+    Raises InputError for another name.
+    """
+    known = (*TEST, *SPEAKERS.values())
+    if name not in known:
+        raise InputError(f"{name!r} says nothing unseen: choose one of {', '.join(known)}")
     return path(name).with_name(f"{name}_unseen.flac")
 
 
@@ -79,6 +85,9 @@ def recording(name: str, runs: str | Path, size: int) -> Recording:
     """
     from .recording import Attributes, Recording  # slow: they import torch
 
+    missing = [file for file in tracks([name], runs) if not file.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]} does not exist: run notebook 01, or `make figures`")
     loaded = [
         Recording.load(name, video, Attributes.load(file), size)
         for video, file in zip(videos([name]), tracks([name], runs), strict=True)

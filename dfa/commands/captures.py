@@ -7,14 +7,18 @@ from pathlib import Path
 
 from ..media import InputError
 
-TEXT = "Make the sample captures of synthetic actors again."
+TEXT = (
+    "Make the sample captures of synthetic actors again: NAME.mp4 and NAME.npz; of a test subject"
+    " also NAME.test and NAME_views; of some NAME_unseen.flac. It needs the extra `studio`, and"
+    " corpus_01 flite."
+)
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
     """Its options."""
     p.add_argument("names", nargs="*", help="for example subject_a corpus_03; by default all")
     p.add_argument("-o", "--output", default="captures", help="folder to write to")
-    p.add_argument("--seconds", type=float, help="make only this much of the beginning")
+    p.add_argument("--seconds", type=float, help="only so much of the beginning, and no views")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -25,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     if unknown:
         raise InputError(
             f"no capture called {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}"
+            " (a second recording and the views are made with the first)"
         )
     from ..studio import make
 

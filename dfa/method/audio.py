@@ -41,8 +41,10 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     Returns (4T, 20) float32. Vector 4t is centred on the middle of video frame t. The power is
     divided by `speech_level`; each coefficient is centred and scaled by `speech_moments`. This
     removes most of the effect of level, microphone and voice, which is additive in the cepstrum.
-    Silence around the speech changes nothing, nor does noise 25 dB or more below it. Only the level
-    is of the whole sound: speech far below it counts as silence, and louder noise counts as speech.
+    Silence before or after the speech changes nothing. Noise there does not move the normalisation
+    if its power, after pre-emphasis, is 25 dB or more below the speech's; noise under the speech
+    changes its vectors. Only the level is of the whole sound: speech far below it counts as
+    silence, and louder noise counts as speech.
     Raises InputError if a sample is not a number.
     """
     if not np.isfinite(audio).all():

