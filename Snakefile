@@ -169,7 +169,7 @@ def hold(name):
 
 def check_machine():
     """Raise WorkflowError if the profile's frames or training do not fit this machine."""
-    from dfa.captures import TEST, path
+    from dfa.captures import path
     from dfa.media import FPS, InputError, duration
     from dfa.method.fast_field import FastField
     from dfa.profiles import profile
@@ -177,7 +177,9 @@ def check_machine():
 
     try:
         p = profile(PROFILE)
-        T = round(FPS * min(p.seconds, duration(path(TEST[0]))))
+        limits = ((False, p.seconds), (True, p.test_seconds))  # of both recordings
+        takes = [min(most, duration(path(p.test[0], second))) for second, most in limits]
+        T = round(FPS * (sum(takes) + max(takes)))  # joined, while one is decoded
         check_room(T, p.size, FastField.training_memory(p.size))
     except InputError as error:
         raise WorkflowError(str(error)) from None

@@ -6,9 +6,11 @@ the same person says other words, to test with.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -97,7 +99,7 @@ def recording(name: str, runs: str | Path, size: int) -> Recording:
 
 def sound(name: str, seconds: float | None = None) -> np.ndarray:
     """The sound of a sample capture, or its beginning: (n,) at 16 kHz."""
-    n = None if seconds is None else int(seconds * FPS) * SAMPLES_PER_FRAME
+    n = None if seconds is None else round(seconds * FPS) * SAMPLES_PER_FRAME
     return read_audio(path(name))[:n]
 
 
@@ -110,7 +112,7 @@ def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
     rated = min(seconds, RATED)
     speech = {"own": (name, seconds)} | {k: (who, rated) for k, who in SPEAKERS.items()}
     return {
-        key: read_audio(unseen(voice))[: int(longest * FPS) * SAMPLES_PER_FRAME]
+        key: read_audio(unseen(voice))[: round(longest * FPS) * SAMPLES_PER_FRAME]
         for key, (voice, longest) in speech.items()
     }
 
@@ -134,8 +136,16 @@ def truth(name: str, second: bool = False) -> dict[str, np.ndarray]:
     - sound_late (): frames by which the sound comes after the picture. The times of phonemes and
       sentences are those of the file's sound.
     """
-    with np.load(packaged(path(name, second).with_suffix(".npz")), allow_pickle=False) as data:
-        return dict(data)
+    return _arrays(path(name, second).with_suffix(".npz"))
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a packaged .npz. Raises InputError if it is missing or damaged."""
+    try:
+        with open(packaged(file), "rb") as opened, np.load(opened, allow_pickle=False) as data:
+            return dict(data)
+    except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} is damaged: get it again (git checkout {file})") from error
 
 
 def views(name: str) -> dict[str, np.ndarray]:
@@ -154,13 +164,16 @@ def views(name: str) -> dict[str, np.ndarray]:
     - turn (n, 2): yaw and pitch of the camera in degrees; (0, 0) is the camera at rest.
     - R (n, 3, 3) and t (n, 3), in metres.
 
-    Raises InputError if the files do not exist.
+    Raises InputError if the files are missing or damaged.
     """
     if name not in TEST:
         raise InputError(f"there are no views of {name!r}: choose one of {', '.join(TEST)}")
-    file = packaged(path(name).with_name(f"{name}_views.npz"))
-    with np.load(file, allow_pickle=False) as data:
-        views = dict(data)
+    file = path(name).with_name(f"{name}_views.npz")
+    views = _arrays(file)
     views["pictures"] = np.stack([*iter_frames(file.with_suffix(".mp4"))])
     views["depth"] = read_levels(file.with_suffix(".mkv")) * np.float32(DEPTH_UNIT)
+    for name, suffix in (("pictures", ".mp4"), ("depth", ".mkv")):
+        if len(views[name]) != len(views["frame"]):
+            damaged = file.with_suffix(suffix)
+            raise InputError(f"{damaged} is damaged: get it again (git checkout {damaged})")
     return views

@@ -34,6 +34,7 @@ class Profile:
 
 # seconds: of a video that can be tracked, of one window of the VAE, of a video that can be rated
 LEAST = {"seconds": 2, "test_seconds": 4, "talk_seconds": 1}
+LONGEST = 200  # letters of a name: it is also a folder's
 SIDES = range(32, 4097, 2)  # of frames, pixels: H.264 wants them even
 PROFILES = {
     p.name: p
@@ -88,7 +89,7 @@ def profile(name: str) -> Profile:
                 f"{key}={text}: this setting is of the type {kind.__name__}"
             ) from error
         # one spelling for a value: it is the folder's name too
-        plain = kind is tuple or re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?", text, re.ASCII)
+        plain = kind is tuple or re.fullmatch(r"(0|[1-9]\d*)(\.\d*[1-9])?", text, re.ASCII)
         if kind is tuple:
             known_names = TEST if key == "test" else CORPUS
             good, wanted = (
@@ -107,4 +108,6 @@ def profile(name: str) -> Profile:
         p = replace(p, **dict.fromkeys(keys, value), **effort)
     if len({*p.corpus, *p.test}) < len(p.corpus) + len(p.test):
         raise InputError(f"{name}: a capture is named twice")
+    if len(name) > LONGEST:
+        raise InputError(f"a profile of {len(name)} letters: {LONGEST} is the most for a folder")
     return replace(p, name=name)

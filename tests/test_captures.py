@@ -6,7 +6,7 @@ from conftest import speaker
 
 from dfa import captures
 from dfa.evaluation.tracker import quiet_and_held
-from dfa.media import FPS, InputError, read_audio, write_video
+from dfa.media import FPS, InputError, iter_frames, read_audio, write_video
 
 
 def test_quiet_frames_are_silent_and_held_vowels_are_loud():
@@ -61,3 +61,51 @@ def test_the_files_of_all_recordings(runs):
     (runs / "subject_a.test.mp4").unlink()
     with pytest.raises(InputError, match="subject_a.test.mp4 is missing: it comes with"):
         captures.recording("subject_a", runs, 32)
+
+
+def test_a_sound_is_as_long_as_the_tracker_makes_the_video():
+    for seconds, frames in ((4.6, 115), (2.28, 57), (1.0, 25)):
+        assert len(captures.sound("subject_a", seconds)) == 640 * frames
+    spoken = captures.sentences("subject_a", 100.0)
+    assert len(spoken["own"]) > 6 * 16_000
+    for language, name in (("zh", "corpus_02"), ("de", "corpus_05")):
+        np.testing.assert_array_equal(
+            spoken[language], read_audio(captures.unseen(name))[: 6 * 16_000]
+        )
+    with pytest.raises(InputError, match="'corpus_01' says nothing unseen: choose one of"):
+        captures.unseen("corpus_01")
+
+
+def test_the_shipped_views_are_of_the_second_recording():
+    """The first camera is at rest: its pictures are the video's frames, its depth is the head's."""
+    views = captures.views("subject_a")
+    frames = list(iter_frames(captures.path("subject_a", second=True)))
+    for i in (0, 11):
+        apart = views["pictures"][i].astype(float) - frames[views["frame"][i]]
+        assert np.sqrt((apart**2).mean()) < 8  # 8 bits: two compressions
+        x, y, z = views["h"][i, 3:]
+        column, row = (int(256 * (0.5 + 3.2 * v / z)) for v in (x, y))
+        assert views["depth"][i, row, column] == pytest.approx(z, abs=0.05)
+    assert views["depth"].shape == views["pictures"].shape[:3] == (108, 256, 256)
+
+
+def test_damaged_files_of_a_capture_are_named(tmp_path, monkeypatch):
+    names = (
+        "subject_a.npz",
+        "subject_a.mp4",
+        *(f"subject_a_views.{x}" for x in ("npz", "mp4", "mkv")),
+    )
+    whole = {name: (captures.FOLDER / name).read_bytes() for name in names}
+    monkeypatch.setattr(captures, "FOLDER", tmp_path)
+    for name, content in whole.items():
+        (tmp_path / name).write_bytes(content)
+    for name, share, read in (
+        ("subject_a.npz", 2, captures.truth),
+        ("subject_a.npz", 10**9, captures.truth),
+        ("subject_a_views.npz", 2, captures.views),
+        ("subject_a_views.mkv", 1.5, captures.views),
+    ):
+        (tmp_path / name).write_bytes(whole[name][: int(len(whole[name]) / share)])
+        with pytest.raises(InputError, match=f"{name} is damaged: get it again"):
+            read("subject_a")
+        (tmp_path / name).write_bytes(whole[name])

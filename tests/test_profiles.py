@@ -41,6 +41,8 @@ def test_settings_after_the_name():
         ("full,talk_seconds=0.01", "talk_seconds=0.01: this setting is 1 or more"),
         ("full,steps=1_000", "steps=1_000: this setting is more than 0"),
         ("full,size=0064", "size=0064: this setting is an even number"),
+        ("full,seconds=66.0", "seconds=66.0: this setting is 2 or more"),
+        ("quick,seconds=66." + 190 * "1", "a profile of 207 letters: 200 is the most"),
         ("full,steps=0", "steps=0: this setting is more than 0"),
         ("full,size=63", "size=63: this setting is an even number from 32 to 4096"),
         ("full,test=nobody", r"test=nobody: this setting is of subject_a, subject_b, joined by \+"),

@@ -18,9 +18,12 @@ N_MFCC = 20  # coefficients per vector
 FLOOR = 3e-5  # of the level, added to each mel band: faint noise beside speech is like silence
 LOUD = 1e-2  # of the level: vectors with more power set the level
 SPEECH = 10**-2.5  # of the level: a vector with more power is speech
+SILENCE = 1e-5  # of the level: what is quieter is not speech beside a bang
+BRIEF = 20  # vectors, 0.2 s: a sound as short as this is a bang
+NOTHING = 1e-16  # power of digital silence
 MEMORY = 500  # vectors, 5 s
 PRIOR = 100  # vectors, 1 s
-LIMIT = 5.0  # standard deviations; silence lies there
+LIMIT = 5.0  # standard deviations
 # Mean and standard deviation of each coefficient while people speak: of the sample captures' corpus
 AVERAGE = np.array([
     [-24.2, 10.7], [2.0, 9.2], [2.1, 4.9], [3.4, 6.9], [-2.0, 5.1], [0.2, 3.7], [-0.3, 3.8],
@@ -45,8 +48,10 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
     if its power, after pre-emphasis, is 25 dB or more below the speech's; noise under the speech
     changes its vectors. Only the level is of the whole sound: speech far below it counts as
     silence, and louder noise counts as speech.
-    Raises InputError if a sample is not a number.
+    Raises InputError if a sample is not a number, or if there is more than one channel.
     """
+    if np.ndim(audio) != 1:
+        raise InputError(f"a sound of the shape {np.shape(audio)}: give one channel")
     if not np.isfinite(audio).all():
         raise InputError("the sound has samples that are not numbers: write it again")
     samples = SAMPLES_PER_FRAME
@@ -60,10 +65,10 @@ def mfcc(audio: np.ndarray, n_frames: int | None = None, warp: float = 1.0) -> n
         y=audio, sr=SAMPLE_RATE / warp, n_fft=512, win_length=400, hop_length=HOP,
         n_mels=40, fmin=50, fmax=7600,
     )[:, : PER_FRAME * n_frames]  # fmt: skip
-    power = np.maximum(mel.mean(0), 1e-16)  # (4T,)
+    power = np.maximum(mel.mean(0), NOTHING)  # (4T,)
     level = speech_level(power)
     c = librosa.feature.mfcc(S=np.log(mel / level + FLOOR), n_mfcc=N_MFCC).T  # (4T, 20)
-    mean, std = speech_moments(c, power > level * SPEECH)
+    mean, std = speech_moments(c, power > max(level * SPEECH, NOTHING))
     return np.clip((c - mean) / std, -LIMIT, LIMIT).astype(np.float32)
 
 
@@ -78,12 +83,17 @@ def speech_level(power: np.ndarray) -> float:
     """The level of the speech in a sound, from the power of its vectors (n,).
 
     It is the mean of log power over the vectors that are at most 20 dB below it, weighted by the
-    square root of power: silence does not count, however long, and a short bang counts little.
+    square root of power, so silence does not count, however long. If these vectors are a bang
+    alone, it is the level of the rest.
     """
     level = np.average(power, weights=np.sqrt(power))
     for _ in range(3):  # from above: what is quiet is left out before it counts
         heard = power[power > level * LOUD]
         level = np.exp(np.average(np.log(heard), weights=np.sqrt(heard)))
+    rest = power[power <= level * LOUD]
+    if len(power) - len(rest) <= BRIEF and len(rest):
+        quieter = speech_level(rest)
+        return quieter if quieter > level * SILENCE else float(level)
     return float(level)
 
 

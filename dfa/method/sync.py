@@ -21,7 +21,7 @@ from .disentangle import DIM_M
 
 DIM_A = 64  # size of f_a
 OUTLIERS = 0.02  # added to the probability of a pair: a few hopeless frames do not decide a clip
-MARGIN = 4  # frames: an f_a depends on fewer before and after its own
+MARGIN = 4  # frames: with context 2, an f_a depends on fewer before and after its own
 NEAREST, FARTHEST = 2, 19  # time shift, frames, of negative pairs from the same video
 
 

@@ -28,6 +28,9 @@ from ..training import WEIGHTS, load, pick_device, train
 
 SHIPPED = WEIGHTS / "recogniser.safetensors"  # trained by `dfa weights`
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"  # as in DeepSpeech
+LETTERS = str.maketrans(  # those that Unicode does not split into a letter and an accent
+    {"’": "'", "‘": "'", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"}
+)
 BLANK = len(ALPHABET)  # index of CTC's blank, the last score
 STEPS = 16  # steps of 20 ms in a window, as in AD-NeRF
 AROUND = 9  # MFCC vectors (10 ms) before and after a step in its receptive field
@@ -78,8 +81,9 @@ def utterances(
     sounds, labels = [], []
     for c, moments in [(mfcc(audio, T), times), *variants(audio, times, n, rng)]:
         cuts = np.searchsorted(moments[:, 0], spans + [-0.1, 0.1]) * PER_FRAME
-        # CTC needs at least one step, 2 MFCC vectors, for each character
-        usable = [k for k, (a, b) in enumerate(cuts) if b - a > 2 * len(texts[k])]
+        # CTC needs a step, 2 MFCC vectors, for each character, and one between two equal ones
+        steps = [len(s) + sum(map(str.__eq__, s, s[1:])) for s in texts]
+        usable = [k for k, (a, b) in enumerate(cuts) if b - a > 2 * steps[k]]
         sounds += [torch.from_numpy(c[slice(*cuts[k])]) for k in usable]
         labels += [texts[k] for k in usable]
     return sounds, labels
@@ -95,12 +99,12 @@ def plain(text: str) -> str:
 
     Raises InputError if it has digits, which can be spoken in more than one way, or no letters.
     """
-    folded = unicodedata.normalize("NFKD", text.lower().replace("’", "'"))
+    folded = unicodedata.normalize("NFKD", text.lower().translate(LETTERS))
     if re.search(r"\d", folded):
         raise InputError(f"{text[:40]!r} has digits: write numbers as they are spoken")
     folded = "".join(c for c in folded if not unicodedata.combining(c))
     words = " ".join(re.findall("[a-z']+", folded))
-    if not words:
+    if not re.search("[a-z]", words):
         raise InputError(f"{text[:40]!r} has no words in Latin letters")
     return words
 
@@ -126,8 +130,7 @@ def transcribe(scores: Tensor) -> str:
     Repeated characters are merged, then blanks are removed.
     """
     best = scores.argmax(-1)
-    best = best[torch.cat([torch.ones(1, dtype=bool), best[1:] != best[:-1]])]
-    return "".join(ALPHABET[int(i)] for i in best if i != BLANK)
+    return "".join(ALPHABET[i] for i in best.unique_consecutive().tolist() if i != BLANK)
 
 
 def windows(scores: Tensor) -> Tensor:

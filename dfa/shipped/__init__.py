@@ -89,6 +89,8 @@ def train(p: Profile, effort: Effort, runs: Path, out: Path, seed: int = 0) -> N
     runs: where notebook 01 wrote the tracks of the captures. Talkers go to its folder speech, and
     checkpoints to its folder weights. Raises InputError if tracks are missing.
     """
+    if len(p.corpus) < 2:
+        raise InputError("the tracker's model is learnt from two subjects or more: name more")
     check_run(captures.tracks(p.corpus, runs), runs)
     takes = [tracker_model.take(name, runs) for name in p.corpus]
     for what, share in tracker_model.explained(takes).items():

@@ -60,6 +60,26 @@ def test_a_bang_changes_little_far_away():
     assert np.abs(mfcc(bang) - mfcc(audio))[:2000].mean() < 0.05
 
 
+@pytest.mark.parametrize(("seconds", "gain"), [(15, 0.3), (30, 0.2)])
+def test_a_knock_does_not_make_quiet_speech_silence(seconds, gain):
+    audio = read_audio(captures.path("subject_a"))[: seconds * 16_000] * np.float32(gain)
+    knock, at = audio.copy(), seconds * 8_000
+    knock[at : at + 800] = np.random.default_rng(0).normal(0, 0.5, 800).clip(-1, 1)
+    beside = np.abs(np.arange(100 * seconds) - 50 * seconds) > 20
+    clean, knocked = mfcc(audio)[beside], mfcc(knock)[beside]
+    assert np.corrcoef(clean.ravel(), knocked.ravel())[0, 1] > 0.97
+    one_word = np.zeros(seconds * 100) + 1e-9
+    one_word[100:125] = 1.0  # a quarter of a second of speech in faint noise
+    assert audio_features.speech_level(one_word) == pytest.approx(1.0)
+    one_word[100:115] = 1e-9  # even a tenth, if the rest is faint
+    assert audio_features.speech_level(one_word) == pytest.approx(1.0)
+
+
+def test_a_sound_of_zeros_is_silence():
+    silent = mfcc(np.zeros(3 * 16_000, np.float32))
+    assert (silent[:, 0] < -3).all() and np.abs(silent - silent[0]).max() < 1e-6
+
+
 def test_average_speech_is_that_of_the_corpus(monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -96,6 +116,11 @@ def test_a_minute_of_faint_noise_behind_changes_nothing(below):
         noise *= 10 ** ((level(start) - below - 1 - level(noise)) / 20)
         alone, longer = mfcc(start), mfcc(np.concatenate([start, noise]))[:500]
         assert np.corrcoef(alone[:480].ravel(), longer[:480].ravel())[0, 1] > 0.98
+
+
+def test_a_sound_of_two_channels_is_refused():
+    with pytest.raises(InputError, match=r"shape \(16000, 2\): give one channel"):
+        mfcc(np.zeros((16_000, 2), np.float32))
 
 
 def test_a_sound_that_is_not_numbers_is_refused():
@@ -198,6 +223,38 @@ def test_disturbed_sound_stays_where_it_was():
         assert not np.allclose(out, click, atol=1e-3)
         power = np.convolve(out**2, np.ones(160), "same")
         assert abs(int(power.argmax()) - 16_080) < 400
+
+
+def test_a_disturbance_is_a_room_an_equaliser_and_noise():
+    """Of a click: what follows it, the tilt of its spectrum, and what is there before it."""
+    click = np.zeros(32_000, np.float32)
+    click[16_000:16_160] = np.random.default_rng(9).normal(0, 0.3, 160)
+    rooms, tilts, below = [], [], []
+    for k in range(60):
+        out = disturb(click, np.random.default_rng(k))
+        noise = (out[:15_000] ** 2).mean() * len(out) / (out**2).sum()  # per mean power of all
+        below.append(-10 * np.log10(noise))
+        rooms.append((out[16_400:18_000] ** 2).mean() / (out[:15_000] ** 2).mean())
+        spectra = [np.abs(np.fft.rfft(x[16_000:16_160])) ** 2 for x in (out, click)]
+        low, high = (10 * np.log10(np.divide(*(s[b].sum() for s in spectra)))
+                     for b in (slice(3, 10), slice(40, 75)))  # fmt: skip
+        tilts.append(low - high)
+    # the noise is 5 to 40 dB below the sound, which is less than all of sound and noise
+    assert 4 < np.min(below) < 12 and 33 < np.max(below) < 41
+    assert 0.3 < np.mean(np.array(rooms) > 3) < 0.9  # a tail that is louder than the noise
+    assert 3 < np.std(tilts) < 12
+
+
+def test_variants_are_disturbed_and_of_other_vocal_tracts(monkeypatch):
+    seen, heard = [], []
+    monkeypatch.setattr(
+        audio_features, "mfcc", lambda a, n, warp: (heard.append(a), seen.append(warp), n)[-1]
+    )
+    audio, track = tone(300), np.arange(50.0)[:, None]
+    variants(audio, track, 6, np.random.default_rng(5))
+    assert 0.88 <= min(seen) < 0.95 < 1 < max(seen) <= 1.05
+    for every_second in heard[::2]:  # these keep their rate
+        assert len(every_second) == len(audio) and np.abs(every_second - audio).max() > 1e-3
 
 
 def test_variants_are_seeded_and_differ():

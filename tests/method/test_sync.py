@@ -117,3 +117,42 @@ def test_what_ends_in_silence_stays_silent():
     with torch.no_grad():
         inside = model.audio(c[None])[0]
     torch.testing.assert_close(whole[4:-4], inside[4:-4])
+
+
+def test_augmentation_is_noise_gaps_and_drift():
+    g = torch.Generator().manual_seed(0)
+    c, f_m = torch.ones(200, 80, 20), torch.randn(200, 20, 32, generator=g)
+    sound, mouth = sync.augment(c, f_m, g)
+    gap = (sound == 0).all(-1)  # (B, 4T)
+    assert 0.02 < gap.float().mean() < 0.12 and gap.sum(1).max() <= 11
+    noise = (sound - c)[~gap].std()
+    assert 0.08 < noise < 0.16  # 0.2 times a uniform number: 0.115
+    assert 0.05 < (mouth - f_m).std() / f_m.std() < 0.4
+    slow = (mouth - f_m).mean(1).std() * 20**0.5 / (mouth - f_m).std()
+    assert slow > 1.3  # white noise alone: 1
+
+
+def test_training_hears_the_sound_of_the_frames_it_sees(monkeypatch, tmp_path):
+    """Frame t says t, and so do its four MFCC vectors; each subject has its own sign."""
+    count = torch.arange(60.0)
+    f_m = [sign * count[:, None].expand(-1, 32) for sign in (1, -1)]
+    sounds = [m[:, :20].repeat_interleave(4, 0) for m in f_m]
+    seen = []
+    monkeypatch.setattr(sync, "augment", lambda a, m, g: (seen.append((a, m)), (a, m))[1])
+    recipe = sync.SyncRecipe(1, batch=8, window=20)
+    model, _ = sync.train_sync(f_m, sounds, recipe, tmp_path / "sync.safetensors", 0)
+    ((a, m),) = seen
+    assert torch.equal(a[:, ::4], m[..., :20]) and torch.equal(a[:, 3::4], m[..., :20])
+    assert len({float(x[0, 0]) for x in m}) > 4  # other cuts
+    torch.testing.assert_close(model.f_m_std, torch.cat(f_m).std(0))
+
+
+def test_augmented_has_each_original_first():
+    rng = np.random.default_rng(0)
+    audio = [rng.normal(0, 0.1, 640 * 30).astype(np.float32) for _ in range(2)]
+    f_m = [torch.randn(30, 32) for _ in range(2)]
+    codes, sounds = sync.augmented(f_m, audio, 0, n=2)
+    assert len(codes) == len(sounds) == 6
+    for i in range(2):
+        torch.testing.assert_close(codes[3 * i], f_m[i])
+        np.testing.assert_array_equal(sounds[3 * i], sync.mfcc(audio[i], 30))

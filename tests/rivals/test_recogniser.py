@@ -35,10 +35,10 @@ def test_transcribe_takes_the_likeliest_alignment():
 def test_a_batch_is_its_utterances():
     """Padding to the longest must not be heard."""
     model = recogniser.SpeechRecogniser(16).eval()
-    long, short = torch.randn(200, 20), torch.randn(80, 20)
+    long, short = torch.randn(201, 20), torch.randn(79, 20)
     with torch.no_grad():
         scores, alone = model([long, short]), model([short])[0]
-    assert [len(s) for s in scores] == [100, 40]
+    assert [len(s) for s in scores] == [101, 40]
     torch.testing.assert_close(scores[0], model([long])[0].detach(), atol=1e-5, rtol=1e-4)
     # only the dense layer's reach past the end, zeros alone and zeros here, is the same too
     torch.testing.assert_close(scores[1], alone, atol=1e-5, rtol=1e-4)
@@ -64,6 +64,9 @@ def test_sentences_are_cut_where_they_are_spoken():
     for c in sounds:  # speech between two margins: the middle is loud, the ends are not
         assert c[len(c) // 2, 0] > c[:4, 0].max() and c[len(c) // 2, 0] > c[-4:, 0].max()
     assert recogniser.utterances(audio.astype(np.float32), spans, ["a" * 99], None, n=0) == ([], [])
+    for text, fits in (("ab" * 29, True), ("aabb" * 14, False)):  # 60 steps, a blank between twins
+        found = recogniser.utterances(audio.astype(np.float32), spans, [text], None, n=0)
+        assert bool(found[1]) is fits
 
 
 def test_ones_own_deepspeech_features(tmp_path):
@@ -88,13 +91,16 @@ def test_ones_own_deepspeech_features(tmp_path):
         ("Don’t stop, now!", "don't stop now"),
         ("Café naïve:\nÜber", "cafe naive uber"),
         ("Three of them", "three of them"),
+        ("Straße, Søren; don‘t", "strasse soren don't"),
     ],
 )
 def test_a_written_text_becomes_characters(text, said):
     assert recogniser.plain(text) == said and len(recogniser.encode(said)) == len(said)
 
 
-@pytest.mark.parametrize("text, why", [("paid 5 pounds", "digits"), ("你好", "no words")])
+@pytest.mark.parametrize(
+    "text, why", [("paid 5 pounds", "digits"), ("你好", "no words"), ("' '", "no words")]
+)
 def test_a_text_that_has_no_single_reading_is_refused(text, why):
     with pytest.raises(InputError, match=why):
         recogniser.plain(text)

@@ -81,6 +81,15 @@ def test_sentences_have_times_and_texts(files):
         assert all(set(text) <= set("abcdefghijklmnopqrstuvwxyz '") for text in texts)
 
 
+def test_a_sentence_is_heard_within_its_times(files):
+    for file in files:
+        spans, _ = talkers.transcript(file)
+        loud = np.abs(talkers.recording(file).audio).reshape(-1, 160).max(1) > 0.02  # of 10 ms
+        for start, end in np.round(spans * 100).astype(int):
+            heard = np.flatnonzero(loud[max(start - 20, 0) : end + 20]) + max(start - 20, 0)
+            assert abs(heard[0] - start) < 6 and abs(heard[-1] - end) < 6
+
+
 def test_the_same_again_and_others(model):
     one, again, other = (talkers.talk(i, SECONDS, 0, model) for i in (0, 0, 2))
     assert all(np.array_equal(one[name], again[name]) for name in one)
