@@ -180,7 +180,7 @@ def check_machine():
         limits = ((False, p.seconds), (True, p.test_seconds))  # of both recordings
         takes = [min(most, duration(path(p.test[0], second))) for second, most in limits]
         T = round(FPS * (sum(takes) + max(takes)))  # joined, while one is decoded
-        check_room(T, p.size, FastField.training_memory(p.size))
+        check_room(T, p.field_size, FastField.training_memory(p.field_size))
     except InputError as error:
         raise WorkflowError(str(error)) from None
 

@@ -14,7 +14,8 @@ class Profile:
     """Settings of one run. Steps are steps of the optimiser, so results do not depend on speed."""
 
     name: str
-    size: int  # frame side in pixels
+    size: int  # frame side in pixels, at which methods are compared
+    field_size: int  # frame side for training a field
     seconds: float  # used of each capture, at most
     test_seconds: float  # used of each second recording, which only tests see, at most
     corpus: tuple[str, ...]  # training subjects of F_d, E_a, the expert and the GP-VAE
@@ -25,6 +26,7 @@ class Profile:
     cme_steps: int  # on the corpus; half as many on one subject
     long_seconds: float  # length of a long sequence of generated motion
     field_steps: int  # of a field for `dfa fit` and `dfa bench`
+    mlp_steps: int  # of the paper's field in small in notebook 05; 0: not trained
     method_steps: int  # of the field of DFA-NeRF in the notebooks: about the time of a rival
     feature_steps: int  # of each field of table 5
     rival_effort: float  # steps of the rivals, relative to the quick profile
@@ -40,22 +42,22 @@ PROFILES = {
     p.name: p
     for p in (
         Profile(
-            name="smoke", size=64, seconds=22.0, test_seconds=4.0, corpus=CORPUS[:3],
+            name="smoke", size=64, field_size=64, seconds=22.0, test_seconds=4.0, corpus=CORPUS[:3],
             disentangle_steps=100, sync_steps=40, expert_steps=20, vae_steps=10, cme_steps=4,
-            long_seconds=20.0, field_steps=40, method_steps=40, feature_steps=8,
+            long_seconds=20.0, field_steps=40, mlp_steps=4, method_steps=40, feature_steps=8,
             rival_effort=0.01, talk_seconds=2.0,
         ),
         Profile(
-            name="quick", size=128, seconds=66.0, test_seconds=60.0, corpus=CORPUS,
+            name="quick", size=128, field_size=256, seconds=66.0, test_seconds=60.0, corpus=CORPUS,
             disentangle_steps=3000, sync_steps=800, expert_steps=600, vae_steps=300, cme_steps=80,
-            long_seconds=600.0, field_steps=2000, method_steps=900, feature_steps=300,
+            long_seconds=600.0, field_steps=2000, mlp_steps=0, method_steps=900, feature_steps=300,
             rival_effort=1.0, talk_seconds=12.0,
         ),
         Profile(
-            name="full", size=512, seconds=600.0, test_seconds=600.0, corpus=CORPUS,
+            name="full", size=512, field_size=512, seconds=600.0, test_seconds=600.0, corpus=CORPUS,
             disentangle_steps=50_000, sync_steps=20_000, expert_steps=20_000, vae_steps=50_000,
-            cme_steps=5_000, long_seconds=600.0, field_steps=100_000, method_steps=100_000,
-            feature_steps=50_000, rival_effort=110.0, talk_seconds=60.0,
+            cme_steps=5_000, long_seconds=600.0, field_steps=100_000, mlp_steps=20_000,
+            method_steps=100_000, feature_steps=50_000, rival_effort=110.0, talk_seconds=60.0,
         ),
     )
 }  # fmt: skip
@@ -96,7 +98,7 @@ def profile(name: str) -> Profile:
                 set(value) <= set(known_names),
                 f"of {', '.join(known_names)}, joined by +",
             )
-        elif key == "size":
+        elif key in ("size", "field_size"):
             good, wanted = value in SIDES, "an even number from 32 to 4096"
         else:
             least = LEAST.get(key, 0)

@@ -28,7 +28,7 @@ def test_settings_after_the_name():
     "name, error",
     [
         ("fool", "no profile called 'fool': choose one of smoke, quick, full"),
-        ("full,speed=2", "no setting 'speed' of a profile: choose one of steps, size, seconds"),
+        ("full,speed=2", "no setting 'speed' of a profile: choose one of steps, size, field_size"),
         ("full,name=x", "no setting 'name'"),
         ("full,", "no setting ''"),
         ("full,seconds", "seconds=: this setting is of the type float"),

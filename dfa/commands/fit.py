@@ -109,14 +109,14 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
 
     out, p = Path(args.output), profile(args.profile)
     if args.size is not None:
-        p = replace(p, size=args.size)
+        p = replace(p, field_size=args.size)
     if args.steps is not None:
         p = replace(p, field_steps=args.steps)
     if p.field_steps < 1:
         raise InputError("--steps must be 1 or more")
     device = pick_device(args.device)
-    memory = FastField.training_memory(p.size)
-    check_room(round(duration(video) * FPS), p.size, memory if device.type == "cpu" else 0)
+    memory = FastField.training_memory(p.field_size)
+    check_room(round(duration(video) * FPS), p.field_size, memory if device.type == "cpu" else 0)
     say("tracking")
     with rank_zero_first(device):
         attributes = tracked(video, out / "attributes.npz")
@@ -131,14 +131,14 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
             " not close"
         )
         say(f"warning: {warnings[0]}", file=sys.stderr)
-    recording = Recording.load(Path(video).stem, video, attributes, p.size, audio)
+    recording = Recording.load(Path(video).stem, video, attributes, p.field_size, audio)
     fit(recording, p, out, seed=args.seed, device=args.device)
     psnr = metadata(out / "field.safetensors")["history"][-1]["psnr"]
     model = dict(
-        dfa=__version__, torch=torch.__version__, size=p.size, seed=args.seed, frames=T,
+        dfa=__version__, torch=torch.__version__, size=p.field_size, seed=args.seed, frames=T,
         steps=p.field_steps, warnings=warnings, training_psnr=psnr, video=Path(args.video).name,
     )  # fmt: skip
     if rank_and_world()[0] == 0:
         write_json(out / "model.json", model)
-    say(f"{out}: {p.size}x{p.size}, training PSNR {psnr:.1f} dB. To render speech:")
+    say(f"{out}: {p.field_size}x{p.field_size}, training PSNR {psnr:.1f} dB. To render speech:")
     say(f"  dfa speak {out} --audio SPEECH.wav -o talk.mp4")

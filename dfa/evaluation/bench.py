@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,20 +29,24 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import captures
-from ..media import InputError
-from ..method.field import Field, decibels, render
-from ..method.field_training import FIELDS, FieldRecipe, train_field
+from ..media import InputError, square
+from ..method.field import Field, decibels, render, render_all
+from ..method.field_training import FieldRecipe, train_field
 from ..method.mlp_field import PaperField
+from ..method.person import Person
 from ..method.talking_head import Corpus
 from ..method.tracking import track
 from ..profiles import Profile
 from ..recording import Recording
 from ..training import pick_device
 
+BENCHED = ("fast", "paper")  # kinds of fields
 THRESHOLDS = (25, 28, 30, 32)  # dB of held-out PSNR: `seconds_to_db` has the time to reach each
 # which of two values is the worse one, by the name of the number
 WORSE = dict.fromkeys(("step_s", "train_s", "peak_memory_mb", "peak_gpu_memory_mb"), max)
-WORSE |= dict.fromkeys(("psnr", "fps_128", "fps_256", "peak_share"), min)
+WORSE |= dict.fromkeys(
+    ("psnr", "psnr_large", "psnr_enlarged", "fps_128", "fps_256", "peak_share"), min
+)
 PILOT = 3  # steps of a first short training, which decides how many fit; on a GPU 30
 
 
@@ -122,13 +127,33 @@ def held_out(field: Field, cond: Tensor, frames: np.ndarray) -> float:
     return decibels(torch.stack(errors))
 
 
-def flat(frames: np.ndarray, n: int) -> float:
-    """PSNR in dB of one flat colour on the held-out frames: the zero of learning.
+def flat(frames: np.ndarray, test: np.ndarray) -> float:
+    """PSNR in dB of one flat colour, the mean of `frames`, on `test`: the zero of learning.
 
-    frames (T, S, S, 3) uint8. The colour is the mean of the first n frames; the others test it.
+    Both (T, S, S, 3) uint8.
     """
-    error = (frames[n:] / 255 - frames[:n].mean((0, 1, 2)) / 255) ** 2
+    error = (test / 255 - frames.mean((0, 1, 2)) / 255) ** 2
     return decibels(torch.tensor(error.mean()))
+
+
+def resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames (T, S, S, 3) uint8 at another size: averaged, or enlarged (bicubic)."""
+    whole = (0, 0, frames.shape[1])
+    return np.stack([square(frame, whole, size) for frame in frames])
+
+
+def at_full_size(
+    field: Field, cond: Tensor, frames: np.ndarray, size: int, every: int = 5
+) -> dict[str, float]:
+    """`psnr_large` and `psnr_enlarged`, as of `measure`, of each `every`-th held-out frame."""
+    true, S = frames[::every], frames.shape[1]
+    made = {
+        "psnr_large": render_all(field, cond[::every], S),
+        "psnr_enlarged": resized(render_all(field, cond[::every], size), S),
+    }
+    return {
+        k: decibels(torch.tensor(((x / 255 - true / 255) ** 2).mean())) for k, x in made.items()
+    }
 
 
 def fps(field: Field, cond: Tensor, size: int, seconds: float = 3.0) -> float:
@@ -147,7 +172,7 @@ def fps(field: Field, cond: Tensor, size: int, seconds: float = 3.0) -> float:
 def measure(
     kind: str, data: Path, p: Profile, seconds: float | None, device: str, peak: float,
     sizes: Sequence[int] = (128, 256), keep: Path | None = None,
-    told: Callable[[list[float]], None] = lambda point: None,
+    told: Callable[[list[float]], None] = lambda point: None, judged: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The cost of training and rendering a field on one subject, as a dict for JSON.
 
@@ -157,19 +182,27 @@ def measure(
             "auto". peak: FLOP/s of the machine, from `peak_flops`.
         sizes: frame sides at which to render. keep: a file for the weights.
         told: as of `Watch`.
+        judged: frame side for the held-out PSNR, on which the paper's field also trains; by default
+            that of the frames. If it is smaller, `psnr_large` is the PSNR at the frames' side, and
+            `psnr_enlarged` that of the field's pictures of `judged`, enlarged (bicubic).
 
     Peak memory is that of the whole process until training ends, so call this in a fresh process.
     FLOPs count matrix products and convolutions.
     """
     with np.load(data) as file:
         frames, points, cond, n = (file[name] for name in ("frames", "points", "cond", "n"))
+        known = "masks" in file  # the proof on a GPU has none
+        person = Person(*(file[name] for name in Person._fields)) if known else None
     cond, n, fast = torch.from_numpy(cond), int(n), kind == "fast"
+    large, judged = frames[n:], judged or frames.shape[1]
+    small = resized(large, judged)
+    frames = frames[:n] if fast else resized(frames[:n], judged)
 
     def train(steps: int, watch: Watch, keep: Path | None = None) -> Field:
-        examples, recipe = (frames[:n], points[:n], cond[:n]), FieldRecipe(steps, kind=kind)
+        examples, recipe = (frames, points[:n], cond[:n]), FieldRecipe(steps, kind=kind)
         with tempfile.TemporaryDirectory() as folder:  # empty: no earlier checkpoint is resumed
             path = Path(folder) / "field.safetensors"
-            field, _ = train_field(*examples, recipe, path, 0, device, watch)
+            field, _ = train_field(*examples, recipe, path, 0, device, watch, person)
             if keep:
                 shutil.copy(path, keep)
         watch.stop()
@@ -177,7 +210,7 @@ def measure(
 
     pilot, on_gpu = Watch(), pick_device(device).type == "cuda"
     every = 10.0 if fast else 20.0
-    watch = Watch(lambda field: held_out(field, cond[n:], frames[n:]), every, told)
+    watch = Watch(lambda field: held_out(field, cond[n:], small), every, told)
     with FlopCounterMode(display=False) as counter:  # counting takes time: other steps are timed
         train(1, Watch())
     train(PILOT * (10 if on_gpu else 1), pilot)
@@ -194,7 +227,7 @@ def measure(
         step_s=step_s,
         seconds_to_db={str(db): seconds_to(watch.curve, db) for db in THRESHOLDS},
         psnr=watch.curve[-1][1],
-        flat_psnr=flat(frames, n),
+        flat_psnr=flat(frames, small),
         train_s=watch.seconds,
         **{f"fps_{size}": fps(field, batch, size) for size in sizes},
         peak_memory_mb=memory * (1 if sys.platform == "darwin" else 1024) / 1e6,
@@ -203,6 +236,8 @@ def measure(
         curve=watch.curve,
         curve_steps=watch.looks,
     )
+    if fast and judged < large.shape[1]:
+        found |= at_full_size(field, cond[n:], large, judged)
     if on_gpu:
         found["peak_gpu_memory_mb"] = gpu_memory / 1e6
     return found
@@ -212,13 +247,15 @@ def prepare(name: str, p: Profile, path: Path) -> None:
     """Write what `measure` needs of a sample capture to the .npz `path`.
 
     The capture is tracked anew; eyes and audio are encoded with the package's weights. The file has
-    frames (T, S, S, 3) uint8, points (T, 68, 2), cond (T, DIM_C) and n, the training frames.
+    frames (T, S, S, 3) uint8, points (T, 68, 2), cond (T, DIM_C), n, the training frames, and the
+    arrays of `Person`.
     """
     video = captures.path(name)
-    whole = Recording.load(name, video, track(video, seconds=p.seconds), p.size)
+    whole = Recording.load(name, video, track(video, seconds=p.seconds), p.field_size)
     cond = Corpus.load().codes(whole).cond.numpy()
     points, n = whole.attributes.points, len(whole.training)
-    np.savez(path, frames=whole.frames, points=points, cond=cond, n=n)
+    person = Person.of(whole.training)._asdict()
+    np.savez(path, frames=whole.frames, points=points, cond=cond, n=n, **person)
 
 
 def peak_flops(device: str) -> float:
@@ -326,17 +363,18 @@ def bench(
         for name in found:
             data = Path(folder) / f"{name}.npz"
             in_own_process(threads, prepare, name, p, data)
-            for kind in FIELDS:
+            for kind in BENCHED:
                 print(f"{name}, {kind} field", file=sys.stderr)
                 seconds = paper_seconds if kind == "paper" else None
                 arguments = kind, data, p, seconds, device, peak
-                found[name][kind] = in_own_process(threads, measure, *arguments)
+                measured = partial(measure, *arguments, judged=p.size)
+                found[name][kind] = in_own_process(threads, measured)
     return {
         "peak_gflops": peak / 1e9,
         "threads": threads,
         "data": captures.SAMPLES,
         "profile": p.name,
-        "fields": {kind: worse([s[kind] for s in found.values()]) for kind in FIELDS},
+        "fields": {kind: worse([s[kind] for s in found.values()]) for kind in BENCHED},
         "subjects": found,
         "speedup": speedup(found),
     }

@@ -42,11 +42,13 @@ def speaker(T: int = 30, size: int = 32, seed: int = 0) -> Recording:
     frames = np.full((T, size, size, 3), 120, np.uint8)
     frames = np.maximum(frames, draw_landmarks(points, size).transpose(0, 2, 3, 1))
     attributes = Attributes(
-        h=h, F_exp=F_exp, F_id=np.zeros(3), landmarks=landmarks, points=points,
+        h=h, F_exp=F_exp, F_id=np.zeros(face.B_id.shape[2]), landmarks=landmarks, points=points,
         ear=np.full(T, 0.3), lost=np.zeros(T, bool), crop=np.array([0, 0, size]), h_raw=h,
     )  # fmt: skip
     audio = (0.1 * rng.standard_normal(640 * T)).astype(np.float32)
-    return Recording("somebody", frames, audio, attributes)
+    recording = Recording("somebody", frames, audio, attributes)
+    recording.masks = np.full((T, size, size), 255, np.uint8)  # no mediapipe on a bare machine
+    return recording
 
 
 @contextmanager

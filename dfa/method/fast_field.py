@@ -1,72 +1,30 @@
-"""A radiance field (eq. 10) that is a thousand times faster than the MLP of the paper.
+"""The radiance field of eq. 10 as sums of bases (FastNeRF, Garbin et al. 2021), for a laptop.
 
-It keeps x, f_c and volume rendering, but density is a 3-D grid and colour features are a plane in
-front of the face. A few samples near the surface are enough. Features are composited along each ray
-at half the resolution; three small convolutions decode them to colours. d := h of eq. 10 enters
-there, after compositing: neither σ nor the features depend on it.
+σ and c at a point x are sums of functions of x, weighted by codes of the conditions:
+
+    σ(x) = S softplus(s_0(x) + Σ_j a_j(f_c) s_j(x))
+    c(x) = u_0(x) + Σ_j a_j(f_c) u_j(x) + v_0(x) + Σ_j b_j(h, f_c) v_j(x)
+
+The s_j are 3-D grids. The u_j have much detail across the line of sight and none along it. The v_j
+are coarse and vary along it too; with b they make the light and the view direction d := h. For a
+frame the sums are formed once, so a sample costs three look-ups. The colours that are composited
+along a ray are the picture: nothing comes after.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from .disentangle import DIM_E
-from .face import FOCAL
-from .field import CONTEXT, Field, Radiance, decibels, float32, march
-from .rendering import cast_rays, compositing_weights
-
-
-class Gather(torch.autograd.Function):
-    """Σ_j w_ij table[index_ij]: table (N, C), index (n, m) int32, w (n, m) -> (n, C).
-
-    `embedding_bag` computes it without a tensor (n, m, C). Its own gradient to the table visits the
-    rows in random order. Here the rows are sorted first, so that the gradient is an `embedding_bag`
-    too: three times as fast.
-    """
-
-    @staticmethod
-    def forward(ctx, table: Tensor, index: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(table, index, w)
-        return F.embedding_bag(index, table, mode="sum", per_sample_weights=w)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        table, index, w = ctx.saved_tensors
-        grad, grad_table, grad_w = grad.contiguous(), None, None
-        if ctx.needs_input_grad[2]:
-            with torch.enable_grad():
-                w_ = w.detach().requires_grad_()
-                out = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=w_)
-            (grad_w,) = torch.autograd.grad(out, w_, grad)
-        if ctx.needs_input_grad[0]:
-            rows, order = torch.sort(index.flatten())
-            every = torch.arange(len(table), device=rows.device, dtype=torch.int32)
-            first = torch.searchsorted(rows, every, out_int32=True)
-            item = torch.div(order, index.shape[1], rounding_mode="floor").int()
-            weights = w.flatten()[order]
-            grad_table = F.embedding_bag(item, grad, first, mode="sum", per_sample_weights=weights)
-        return grad_table, None, grad_w
-
-
-def bilinear(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Rows of a plane (side * side, C) for bilinear interpolation at x, y (...) in -1..1.
-
-    Returns row numbers (..., 4) int32 and weights (..., 4). Outside -1..1 it repeats the border.
-    """
-
-    def cell(u: Tensor) -> tuple[Tensor, Tensor]:
-        u = ((u + 1) * (0.5 * (side - 1))).clamp(0, side - 1)
-        i = u.detach().floor().clamp_max(side - 2)
-        return i.int(), u - i
-
-    (i, fx), (j, fy) = cell(x), cell(y)
-    first, gx, gy = j * side + i, 1 - fx, 1 - fy
-    index = torch.stack([first, first + 1, first + side, first + side + 1], -1)
-    return index, torch.stack([gx * gy, fx * gy, gx * fy, fx * fy], -1)
+from .field import CONTEXT, Field, Marched, Radiance, View, decibels, float32, march
+from .person import Person
+from .rendering import Camera, cast_rays, compositing_weights, equal_shares, even_intervals
 
 
 class FastConditioning(NamedTuple):
@@ -74,204 +32,257 @@ class FastConditioning(NamedTuple):
 
     h: Tensor  # (B, 6)
     torso_input: Tensor  # (B, 76) standardised h, slow h and slow f_a
-    poses: Tensor  # (B, 12) standardised h and slow h
-    f_c: Tensor  # (B, 16 + 8) [f_a ; f_e], f_a reduced to 16
     density: Tensor  # (B, 1, G, G, G) before softplus
-    front: Tensor  # (B * P * P, C) rows of the front planes
+    detail: Tensor  # (B, 3, P, P) u_0 + Σ_j a_j u_j
+    shade: Tensor  # (B, 3, 2, L, L) v_0 + Σ_j b_j v_j
+
+
+class Intervals(NamedTuple):
+    """Where the person is on the rays of R x R cells of a frame, from a coarse pass."""
+
+    edges: Tensor  # (B, R * R, K + 1) depths of the ends of K intervals, metres
+    opacity: Tensor  # (B, R * R) the largest of a cell and its neighbours
 
 
 class FastField(Field):
-    """F_θ of eq. 10 as a density grid and a feature plane, to which f_c adds learned bases.
+    """F_θ of eq. 10: see the module. Arguments as of `Field`."""
 
-    From the front a head is a surface over the x-y plane, so one plane is enough. Two more planes
-    (x-z, y-z) gained 0.2 dB at equal steps, but lost more at equal time.
+    GRID, COARSE = 56, 48  # cells along a side of the s_j and of the v_j
+    BASES_S, BASES_U, BASES_V = 10, 16, 6
+    SHARP = 6  # of the u_j also have full resolution
+    FACE = (0.6, 0.44)  # height and width of the u_j, j > 0, in sides of the box
+    MIDDLE = (0.0, 0.02)  # x, y of their middle, metres
+    DENSITY = 60.0  # 1/m, the unit of σ
+    CELLS, BINS = 32, 24  # of the coarse pass: cells along a side of the image, samples a ray
+    SAMPLES, RAYS, ELSEWHERE = 6, 4096, 1024  # a ray; rays and background pixels a frame and step
+    EMPTY = 0.05  # opacity of cells whose rays are left out
+    MASK, BACKGROUND = 0.05, 0.3  # weights of two losses
 
-    Args: of `Field`, and channels: features per point (C); bases: number of bases (J); width:
-    channels of the convolutions.
-    """
-
-    SAMPLES = 6  # per ray
-
-    def __init__(
-        self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT,
-        channels: int = 24, bases: int = 10, width: int = 48,
-    ):  # fmt: skip
+    def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
         super().__init__(cond, size, context)
-        C, G, P, J = channels, 40 + size // 8, size, bases
-        self.C, self.G, self.P, self.J = C, G, P, J
-        # initial density: an ellipsoid above a block, like a head and shoulders
-        lo, hi = self.lo.tolist(), self.hi.tolist()
-        z, y, x = torch.meshgrid(
-            *(torch.linspace(lo[i], hi[i], G) for i in (2, 1, 0)), indexing="ij"
-        )
-        egg = 1 - ((x / 0.10) ** 2 + ((y + 0.01) / 0.15) ** 2 + ((z - 0.05) / 0.12) ** 2).sqrt()
-        block = torch.minimum(
-            (y - 0.14) / 0.1, 1 - ((x / 0.2) ** 2 + ((z - 0.08) / 0.1) ** 2).sqrt()
-        )
-        start = (torch.maximum(egg, block) * 8).clamp(-6, 2) - 1
-        self.density = nn.Parameter(
-            torch.cat([start[None], torch.zeros(J, G, G, G)]).reshape(1 + J, -1)
-        )
-        self.front = nn.Parameter(torch.randn(P * P, C) * 0.05)  # the x-y plane
-        self.front_bases = nn.Parameter(torch.randn(J, P * P * C) * 0.01)
-        self.background = nn.Parameter(torch.randn(C, size // 2, size // 2) * 0.05)
+        G, P, L, channels = self.GRID, size * 5 // 4, self.COARSE, 3
+        self.P = P
+        self.face = rows, columns = round(self.FACE[0] * P), round(self.FACE[1] * P)
+        middle = (torch.tensor(self.MIDDLE) - self.lo[:2]) / (self.hi - self.lo)[:2]  # x, y
+        corner = (middle.flip(0) * P - torch.tensor(self.face) / 2).round().long()
+        self.register_buffer("corner", corner.clamp_min(0).minimum(P - torch.tensor(self.face)))
+        self.half = rows // 2, columns // 2
+        grid = torch.zeros(1 + self.BASES_S, G**3)
+        grid[0] = self._soft(self._head_and_shoulders()).flatten()
+        self.s = nn.Parameter(grid)
+        sides = (P, P // 2, P // 5)  # a pyramid: coarse levels learn fast
+        self.u = nn.ParameterList(torch.randn(1, channels, n, n) * 0.02 for n in sides)
         with torch.no_grad():
-            self.front[:, :3] += 0.4
-            self.background[:3] += 0.5
+            self.u[0].add_(0.4)
+        n_half, n_full = (channels * r * c for r, c in (self.half, self.face))
+        self.u_half = nn.Parameter(torch.randn(self.BASES_U, n_half) * 0.01)
+        self.u_full = nn.Parameter(torch.randn(self.SHARP, n_full) * 0.003)
+        v = torch.randn(1 + self.BASES_V, channels * 2 * L * L) * 0.005
+        v[0] = 0
+        self.v = nn.Parameter(v)
+        self.background = nn.Parameter(torch.full((1, channels, size, size), 0.5))
         self.lips = nn.Sequential(
             nn.Dropout(0.3),  # against overfitting to a minute of speech
             nn.Linear((2 * context + 1) * self.dim_a, 32),
             nn.ReLU(),
             nn.Linear(32, 16),
         )
-        self.code = nn.Sequential(nn.Linear(16 + DIM_E, 32), nn.ReLU(), nn.Linear(32, J))
-        H = width
-        self.film = nn.Linear(12 + 16 + DIM_E, H)
-        self.conv1 = nn.Conv2d(C + 1, H, 3, padding=1, padding_mode="replicate")
-        self.conv2 = nn.Conv2d(H, H, 3, padding=1, padding_mode="replicate")
-        self.conv3 = nn.Conv2d(H, 12, 3, padding=1, padding_mode="replicate")
-        with torch.no_grad():
-            self.conv3.weight.mul_(0.1)
-            self.conv3.bias.zero_()
+
+        def code(n_in: int, n_out: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(n_in, 32), nn.ReLU(), nn.Linear(32, n_out))
+
+        self.a = code(16 + DIM_E, self.BASES_S + self.BASES_U)
+        self.b = code(12 + 16 + DIM_E, self.BASES_V)
+
+    @classmethod
+    def training_memory(cls, size: int) -> int:
+        """Bytes that training needs, about: each weight with its gradient and two moments of Adam,
+        the planes of the frames of a step, and 1.5 GB for the rest."""
+        weights = (1 + cls.BASES_S) * cls.GRID**3 + 22 * size**2
+        return 16 * weights + 4 * 30 * cls.frames_per_step * size**2 + 1_500_000_000
+
+    def _grid(self) -> Tensor:
+        """(G, G, G, 3) x, y, z in metres at the nodes of the s_j, whose order is z, y, x."""
+        ends = zip(self.lo.tolist(), self.hi.tolist(), strict=True)
+        x, y, z = (torch.linspace(*pair, self.GRID) for pair in ends)
+        return torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], -1)
+
+    def _head_and_shoulders(self) -> Tensor:
+        """(G, G, G) metres inside an ellipsoid above a block, about; negative outside."""
+        x, y, z = self._grid().unbind(-1)
+        head = 1 - ((x / 0.10) ** 2 + ((y + 0.01) / 0.15) ** 2 + ((z - 0.05) / 0.12) ** 2).sqrt()
+        body = 1 - ((x / 0.2) ** 2 + ((z - 0.08) / 0.1) ** 2).sqrt()
+        return 0.1 * torch.maximum(head, torch.minimum((y - 0.14) / 0.1, body))
 
     @staticmethod
-    def training_memory(size: int, channels: int = 24, bases: int = 10) -> int:
-        """Bytes that training needs, about: each weight with its gradient and two moments of Adam,
-        and 2.2 GB for the rest."""
-        grid, plane = (40 + size // 8) ** 3, channels * size**2
-        return 16 * ((bases + 1) * (grid + plane) + plane // 4) + 2_200_000_000
+    def _soft(inside: Tensor) -> Tensor:
+        """s_0 of points that are so many metres inside: about 2 cm from empty to dense."""
+        return (inside * 80).clamp(-6, 2) - 1
+
+    def begin(self, person: Person) -> None:
+        """Start from the room, and from the person's 3DMM: near it, a point behind is inside."""
+        super().begin(person)
+        nodes, mesh = self._grid(), person.vertices[person.faces]  # (F, 3, 3)
+        points = np.concatenate([person.vertices, mesh.mean(1), (mesh[:, 0] + mesh[:, 1]) / 2])
+        distance, nearest = cKDTree(points).query(nodes.numpy())  # (G, G, G) each
+        behind = nodes[..., 2].numpy() > points[nearest][..., 2]
+        face = torch.from_numpy(np.where(behind, distance, -distance)).float()
+        near = torch.from_numpy(distance < 0.03) & (nodes[..., 1] < 0.13)
+        start = torch.where(near, face, self._head_and_shoulders())
+        with torch.no_grad():
+            self.s[0] = self._soft(start).flatten()
 
     def parameter_groups(self) -> list[dict]:
-        """Grids and planes learn faster than networks."""
-        fast = {"density": 1e-1, "front": 4e-2, "front_bases": 4e-2, "background": 4e-2}
-        groups = [{"params": [getattr(self, name)], "lr": lr} for name, lr in fast.items()]
-        lips = [*self.lips.parameters(), *self.code.parameters()]  # small gradients
-        torso = [self.torso.weight]  # a larger step of Adam blurs the shirt
-        known = {id(p) for p in lips + torso}
-        rest = [p for n, p in self.named_parameters() if n not in fast and id(p) not in known]
-        groups += [{"params": lips, "lr": 6e-3}, {"params": torso, "lr": 1e-4}]
-        return [*groups, {"params": rest, "lr": 1e-3}]
+        """Grids and planes learn faster than networks; the torso's motion slower."""
+        rates = {"s": 1e-1, "u_half": 2e-2, "u_full": 1e-2, "v": 1e-2, "background": 2e-2}
+        groups = [{"params": [getattr(self, name)], "lr": lr} for name, lr in rates.items()]
+        networks = [p for net in (self.lips, self.a, self.b) for p in net.parameters()]
+        groups += [{"params": [*self.u], "lr": 2e-2}, {"params": networks, "lr": 6e-3}]
+        return [*groups, {"params": [self.torso.weight], "lr": 1e-4}]
 
     @float32
     def condition(self, cond: Tensor) -> FastConditioning:
         poses, torso_input, f_a, f_e = self.split(cond)
         f_c = torch.cat([self.lips(f_a), f_e], 1)
-        a = self.code(f_c)  # (B, J)
-        B, G = len(cond), self.G
-        density = torch.addmm(self.density[:1].expand(B, -1), a, self.density[1:])
-        front = torch.addmm(self.front.view(1, -1).expand(B, -1), a, self.front_bases)
-        density, front = density.view(B, 1, G, G, G), front.view(-1, self.C)
-        return FastConditioning(cond[:, :6], torso_input, poses, f_c, density, front)
+        a_s, a_u = self.a(f_c).split([self.BASES_S, self.BASES_U], 1)
+        b = self.b(torch.cat([poses, f_c], 1))
+        B, G, L = len(cond), self.GRID, self.COARSE
+
+        def up(plane: Tensor, *size: int) -> Tensor:
+            return F.interpolate(plane, size=size, mode="bilinear", align_corners=True)
+
+        density = torch.addmm(self.s[:1].expand(B, -1), a_s, self.s[1:]).view(B, 1, G, G, G)
+        still = self.u[0] + sum(up(level, self.P, self.P) for level in self.u[1:])
+        moving = up((a_u @ self.u_half).view(B, 3, *self.half), *self.face)
+        moving = moving + (a_u[:, : self.SHARP] @ self.u_full).view(B, 3, *self.face)
+        shade = torch.addmm(self.v[:1].expand(B, -1), b, self.v[1:]).view(B, 3, 2, L, L)
+        (top, left), (rows, columns) = self.corner.tolist(), self.face
+        margin = left, self.P - left - columns, top, self.P - top - rows
+        detail = still + F.pad(moving, margin)  # (B, 3, P, P)
+        return FastConditioning(cond[:, :6], torso_input, density, detail, shade)
 
     def sigma(self, density: Tensor, x: Tensor) -> Tensor:
         """σ (B, M, K) in 1/m at points x (B, M, K, 3) in box coordinates; 0 outside the box."""
         B, M, K, _ = x.shape
         s = F.grid_sample(density, x.view(B, 1, M, K, 3), padding_mode="border", align_corners=True)
-        return F.softplus(s.view(B, M, K)) * 60 * (x.detach().abs().amax(-1) < 1)
+        inside = x.detach().abs().amax(-1) < 1
+        return F.softplus(s.view(B, M, K)) * self.DENSITY * inside
+
+    def colour(self, x: Tensor, conditioning: FastConditioning) -> Tensor:
+        """c (B, 3, M, K), about 0..1, at points x (B, M, K, 3) in box coordinates."""
+        across, z = x[..., :2], (x[..., 2].clamp(-1, 1) + 1) / 2
+
+        def at(plane: Tensor) -> Tensor:  # (B, C, M, K)
+            return F.grid_sample(plane, across, padding_mode="border", align_corners=True)
+
+        c, shade = at(conditioning.detail), at(conditioning.shade.flatten(1, 2))
+        front, back = shade.unflatten(1, (3, 2)).unbind(2)  # (B, 3, M, K) each
+        return c + torch.lerp(front, back, z[:, None])
 
     def forward(self, x: Tensor, conditioning: FastConditioning) -> tuple[Radiance, Tensor]:
         """c and σ (eq. 10) at points (B, M, K, 3); returns as `Field.forward`."""
-        B, M = x.shape[:2]
-
-        def radiance(w: Tensor) -> Tensor:
-            rows, weights = bilinear(x[..., 0], x[..., 1], self.P)  # (B, M, K, 4)
-            first = torch.arange(B, device=x.device, dtype=torch.int32) * self.P**2
-            rows = (rows + first[:, None, None, None]).view(B * M, -1)
-            weights = (weights * w[..., None]).view(B * M, -1)  # (B M, 4 K)
-            return Gather.apply(conditioning.front, rows, weights).view(B, M, -1)
-
-        return radiance, self.sigma(conditioning.density, x)
+        c = self.colour(x, conditioning)
+        sigma = self.sigma(conditioning.density, x)
+        return (lambda w: (c * w[:, None]).sum(-1).mT), sigma
 
     @torch.no_grad()
     @float32
-    def bounds(self, conditioning: FastConditioning, R: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Place of the surface, from a coarse pass: near, far (m) and opacity, each (B, R * R)."""
-        near, far = self.depth_range()
-        K, r = 24, 32
-        depth = near + (torch.arange(K, device=near.device) + 0.5) * (far - near) / K
-        rays = cast_rays(r, device=near.device)[None]
-        h, torso_input, density = conditioning.h, conditioning.torso_input, conditioning.density
-        x = self.canonical(depth.expand(len(h), r * r, K), rays, h, torso_input)
-        w, transmittance = compositing_weights(self.sigma(density, x), (far - near) / K)
-        opacity = 1 - transmittance  # (B, r * r)
-        surface = (w * depth).sum(-1) / opacity.clamp_min(1e-4)  # mean depth, metres
-        hit = opacity > 0.05
-        never = torch.full_like(surface, -9.0)
-        stack = torch.stack(
-            [torch.where(hit, -surface, never), torch.where(hit, surface, never), opacity], 1
-        )
-        stack = F.max_pool2d(stack.view(-1, 3, r, r), 3, 1, 1)  # (B, 3, r, r), over neighbours
-        lo, hi, opacity = F.interpolate(stack, size=(R, R), mode="nearest").flatten(2).unbind(1)
-        near, far = -lo - 0.02, hi + 0.02
-        near = torch.where(far > near, near, self.h_mean[5])
-        return near, torch.where(far > near, far, near + 0.05), opacity
+    def intervals(
+        self, conditioning: FastConditioning, samples: int | None = None,
+        camera: Camera | None = None,
+    ) -> Intervals:  # fmt: skip
+        """A coarse pass: depth intervals with equal shares of the weight (section 5.2 of NeRF).
 
-    @float32
-    def composite(
-        self, conditioning: FastConditioning, bounds: tuple[Tensor, Tensor, Tensor],
-        shift: tuple[float, float] = (0.0, 0.0), generator: torch.Generator | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Features and opacity of S/2 x S/2 rays: (B, C + 1, S/2, S/2), S the training size.
-
-        bounds: from `bounds`. shift: of the rays, right and down, in image sides. With a generator
-        the samples are random in their strata.
+        They cover the whole ray through the box, so no density is missed. Neighbouring cells are
+        looked at too, as a cell is wider than a pixel.
         """
-        B, R, device = len(conditioning.h), int(self.size) // 2, conditioning.h.device
-        near, far, opacity = bounds
-        # only rays that hit something, equally many in each frame
-        M = int((opacity > 0.05).sum(1).max().clamp_min(1))
-        index = opacity.topk(M, dim=1).indices.sort(1).values
-        rays = cast_rays(R, shift, device)
-        near, far = near.gather(1, index), far.gather(1, index)
-        rays_hit = rays[index]  # (B, M, 3)
-        f, transmittance = march(self, conditioning, rays_hit, near, far, self.SAMPLES, generator)
-        f = torch.cat([f, 1 - transmittance[..., None]], -1).transpose(1, 2)  # (B, C + 1, M)
-        back = self.background[None]
-        if shift != (0.0, 0.0):
-            at = (2 * FOCAL * rays[:, :2]).view(1, R, R, 2)
-            back = F.grid_sample(back, at, padding_mode="border", align_corners=False)
-        back = F.pad(back.flatten(2), (0, 0, 0, 1)).expand(B, -1, -1)
-        where = index[:, None].expand(-1, self.C + 1, -1)  # (B, C + 1, M)
-        f = back.scatter(2, where, back.gather(2, where) * transmittance[:, None] + f)
-        return f.view(B, -1, R, R)
+        R, K, B = self.CELLS, self.BINS, len(conditioning.h)
+        edges = even_intervals(*self.depth_range(camera), K)  # (K + 1,)
+        depth = ((edges[1:] + edges[:-1]) / 2).expand(B, R * R, K)
+        rays = cast_rays(R, device=depth.device)[None]
+        told = conditioning.h, conditioning.torso_input
+        x = self.canonical(depth, rays, *told, camera)
+        w, transmittance = compositing_weights(
+            self.sigma(conditioning.density, x), edges[1:] - edges[:-1]
+        )
+        w = torch.cat([w, 1 - transmittance[..., None]], -1)  # (B, R * R, K + 1)
+        w = F.max_pool2d(w.mT.unflatten(2, (R, R)), 3, 1, 1).flatten(2).mT  # over neighbours
+        w, opacity = w[..., :-1], w[..., -1]
+        w = (w + F.max_pool1d(w, 3, 1, 1)) / 2
+        w = w + 1e-4 + 0.01 * w.mean(-1, keepdim=True)  # a little everywhere
+        return Intervals(equal_shares(edges, w, samples or self.SAMPLES), opacity)
 
-    def decode(self, f: Tensor, conditioning: FastConditioning) -> Tensor:
-        """Composited features (B, C + 1, R, R) -> frames (B, 3, 2R, 2R)."""
-        y = f.contiguous(memory_format=torch.channels_last)
-        bias = self.film(torch.cat([conditioning.poses, conditioning.f_c], 1))[:, :, None, None]
-        y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(y) + bias))))  # (B, 12, R, R)
-        up = F.interpolate(f[:, :3], scale_factor=2, mode="bilinear", align_corners=False)
-        return F.pixel_shuffle(y.float(), 2) + up  # (B, 3, 2R, 2R)
+    def cell(self, pixel: Tensor, size: int) -> Tensor:
+        """The cell of pixels with the numbers `pixel`, of images of `size`."""
+        R = self.CELLS
+        return (pixel // size) * R // size * R + (pixel % size) * R // size
 
     def loss(
-        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        """L_photo (eq. 11) on whole frames, plus 0.3 of the same for the composited colours, at
-        half the resolution."""
-        conditioning = self.condition(cond)
-        bounds = self.bounds(conditioning, int(self.size) // 2)
-        f = self.composite(conditioning, bounds, generator=generator)
-        error = (self.decode(f, conditioning) - frames) ** 2  # eq. 11
-        coarse = F.mse_loss(f[:, :3], F.avg_pool2d(frames, 2))  # features 0-2 are colours
-        return (weight * error).mean() + 0.3 * coarse, {"psnr": decibels(error)}
+        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator,
+        masks: Tensor | None = None, behind: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+        """L_photo (eq. 11) on pixels drawn by weight where the person is, and two more losses.
 
-    def image(self, cond: Tensor, size: int) -> Tensor:
-        """Pictures (B, 3, size, size) of any size, about 0..1.
+        Elsewhere the background alone is compared with the frame. Pixels of weight 0 do not count.
+        masks (B, 1, S, S): the share of the person in each pixel; where it is surely 0 or 1, the
+        opacity should be so too. behind (B, 3, S, S): pictures in place of the background.
+        """
+        conditioning, B, S = self.condition(cond), len(cond), int(self.size)
+        intervals = self.intervals(conditioning)
+        every = torch.arange(S * S, device=cond.device)
+        hit = intervals.opacity[:, self.cell(every, S)] > self.EMPTY  # (B, S * S)
+        weight, wall = weight.flatten(1), self.background if behind is None else behind
 
-        The convolutions need features at the spacing of training. At most the training size:
-        area-downsample. Up to twice: interleave four renders shifted by half a pixel,
-        then area-downsample. Larger: bicubic.
+        def draw(chance: Tensor, n: int) -> Tensor:  # (B, S * S) -> (B, n), on the CPU: one stream
+            return torch.multinomial(chance.cpu(), n, True, generator=generator).to(cond.device)
+
+        def at(image: Tensor, pixel: Tensor) -> Tensor:  # (B, C, S, S) -> (B, n, C)
+            index = pixel[:, None].expand(-1, image.shape[1], -1)
+            return image.expand(B, -1, -1, -1).flatten(2).gather(2, index).mT
+
+        pixel = draw(weight * hit + 1e-9, self.RAYS)
+        index = self.cell(pixel, S)[..., None].expand(-1, -1, self.SAMPLES + 1)
+        rays = cast_rays(S, device=cond.device)[pixel]  # (B, M, 3)
+        edges = intervals.edges.gather(1, index)
+        seen = march(self, conditioning, rays, edges, generator)
+        rgb = seen.colour + (1 - seen.opacity)[..., None] * at(wall, pixel)
+        error = (rgb - at(frames, pixel)) ** 2  # eq. 11
+        loss = error.mean()
+        if behind is None:
+            empty = (weight > 0) & ~hit
+            pixel_out = draw(empty + 1e-9, self.ELSEWHERE)
+            missed = (at(wall, pixel_out) - at(frames, pixel_out)) ** 2
+            loss = loss + self.BACKGROUND * (missed * empty.gather(1, pixel_out)[..., None]).mean()
+        if masks is not None:
+            share = at(masks, pixel)[..., 0]
+            sure = (share < 0.1) | (share > 0.9)
+            loss = loss + self.MASK * (sure * (seen.opacity - share.round()) ** 2).mean()
+        return loss, {"psnr": decibels(error)}
+
+    def look(
+        self, cond: Tensor, size: int, camera: Camera | None = None, behind: Tensor | None = None
+    ) -> View:
+        """As `Field.look`, but a coarse pass places the samples, and rays that miss are left out.
+
+        Pictures smaller than in training have about as many rays, averaged.
         """
         conditioning, S = self.condition(cond), int(self.size)
-        bounds, n = self.bounds(conditioning, S // 2), 1 if size <= S else 2
-        shifts = [((k + 0.5) / n - 0.5) / S for k in range(n)]
-
-        def shifted(*shift: float) -> Tensor:
-            return self.decode(self.composite(conditioning, bounds, shift), conditioning)
-
-        rows = [torch.stack([shifted(u, v) for u in shifts], -1) for v in shifts]
-        image = torch.stack(rows, -2)  # (B, 3, S, S, n, n)
-        image = image.permute(0, 1, 2, 4, 3, 5).reshape(len(cond), 3, S * n, S * n)
-        if size > S * n:
-            return F.interpolate(image, (size, size), mode="bicubic", align_corners=False)
-        return image if S * n == size else F.interpolate(image, (size, size), mode="area")
+        intervals, n = self.intervals(conditioning, camera=camera), size * max(1, round(S / size))
+        wall = self.wall(n) if behind is None else F.interpolate(behind, (n, n), mode="bilinear")
+        rays = cast_rays(n, device=cond.device)
+        cells = self.cell(torch.arange(n * n, device=cond.device), n)
+        met = torch.zeros(len(cond), n * n, 5, device=cond.device)
+        for b, (edges, opacity) in enumerate(zip(*intervals, strict=True)):
+            hit = (opacity[cells] > self.EMPTY).nonzero()[:, 0]
+            one = FastConditioning(*(x[b : b + 1] for x in conditioning))
+            ray, ends = rays[hit][None], edges[cells[hit]][None]
+            c, o, z = march(self, one, ray, ends, camera=camera)
+            met[b, hit] = torch.cat([c, o[..., None], z[..., None]], -1)[0]
+        seen = Marched(met[..., :3], met[..., 3], met[..., 4])
+        picture, opacity, depth = seen.over(wall.expand(len(cond), -1, -1, -1))
+        k = n // size
+        if k == 1:
+            return View(picture, opacity, depth)
+        shown = F.avg_pool2d(opacity, k)
+        depth = F.avg_pool2d(opacity * depth, k) / shown.clamp_min(1e-6)
+        return View(F.avg_pool2d(picture, k), shown, depth)

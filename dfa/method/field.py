@@ -9,7 +9,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +19,22 @@ from torch import Tensor, nn
 
 from .disentangle import DIM_E
 from .face import FOCAL, euler_to_matrix
-from .rendering import compositing_weights, stratified
+from .person import Person
+from .rendering import Camera, cast_rays, compositing_weights, even_intervals, stratified
 from .sync import DIM_A
 
 Radiance = Callable[[Tensor], Tensor]  # weights (B, M, K) -> Σ_k w_k c_k (B, M, C)
 CONTEXT = 2  # frames before and after a frame whose f_a the field also gets
 DIM_C = 12 + DIM_E + (2 * CONTEXT + 2) * DIM_A  # columns of `conditions`
 MEMORY = 50.0  # frames; time constant of the slow f_a, about as long as a breath
+
+
+class View(NamedTuple):
+    """What a camera sees of B frames, in (B, ..., size, size)."""
+
+    picture: Tensor  # (B, 3, ...) about 0..1, not clamped
+    opacity: Tensor  # (B, 1, ...) 0..1
+    depth: Tensor  # (B, 1, ...) metres, the expected depth of what is opaque; 0 where nothing is
 
 
 def conditions(h: Tensor, f_a: Tensor, f_e: Tensor, context: int = CONTEXT) -> Tensor:
@@ -69,7 +78,7 @@ class Field(nn.Module, ABC):
     """F_θ: (x, d := h, f_c) -> (c, σ) of eq. 10, over the canonical space of one person.
 
     A field implements `condition` (preparation of the conditions), `forward` (points -> radiance,
-    σ), `loss` (L_photo, eq. 11) and `image` (conditions -> pictures).
+    σ) and `loss` (L_photo, eq. 11), and has a parameter `background`, (3, S, S) or (1, 3, S, S).
 
     Args:
         cond: (T, DIM_C) training conditions. They set the mean pose, the box around the person, and
@@ -81,6 +90,7 @@ class Field(nn.Module, ABC):
     DEPTH = (-0.20, 0.20)  # metres; front and back of the box that holds head, hair and shoulders
     NECK = 0.14  # metres below the eyes: where head turns into torso
     SHARPNESS = 50.0  # 1/m; the blend from head to torso takes about 4 cm of neck
+    RAYS, SAMPLES = 2048, 64  # rays rendered at once by `look`, and its samples a ray
     frames_per_step, warmup = 4, 50  # frames, and steps with a rising learning rate
 
     def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
@@ -121,33 +131,46 @@ class Field(nn.Module, ABC):
         window, slow = f_a[:, : -self.dim_a], f_a[:, -self.dim_a :].clamp(-4, 4)
         return poses, torch.cat([poses, slow / 8], 1), window, f_e
 
-    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor) -> Tensor:
+    def canonical(
+        self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor,
+        camera: Camera | None = None,
+    ) -> Tensor:  # fmt: skip
         """Camera to canonical space: points at `depth` on `rays` -> box coordinates -1..1.
 
         depth (B, M, K) in metres, rays (B or 1, M, 3), h (B, 6), torso_input (B, 76) of `split` ->
         (B, M, K, 3). Above the neck x = Rᵀ(X - t), with the pose of the head. Below it, the mean
-        pose plus a small learned motion. In the neck, a smooth blend of both.
+        pose plus a small learned motion. In the neck, a smooth blend of both. camera: whose rays
+        these are; by default the one at rest, in whose coordinates h stands.
         """
         R, t = euler_to_matrix(h[:, :3]), h[:, 3:]
         R0, t0 = euler_to_matrix(self.h_mean[None, :3])[0], self.h_mean[3:]
-        scale = 2 / (self.hi - self.lo)
-
-        def transform(R: Tensor, origin: Tensor) -> Tensor:
-            direction = rays @ R * scale  # Rᵀ d, row-wise
-            start = -(origin + self.lo) * scale - 1
-            return start[:, None, None] + depth[..., None] * direction[:, :, None]
-
         motion = self.torso(torso_input)  # (B, 6)
         R_torso = R0 @ euler_to_matrix(motion[:, :3])
-        head = transform(R, (t[:, None] @ R)[:, 0])  # (B, M, K, 3)
-        torso = transform(R_torso, t0 @ R_torso + motion[:, 3:])
+        head = self.in_body(depth, rays, R, (t[:, None] @ R)[:, 0], camera)  # (B, M, K, 3)
+        torso = self.in_body(depth, rays, R_torso, t0 @ R_torso + motion[:, 3:], camera)
+        scale = 2 / (self.hi - self.lo)
         neck = ((self.NECK - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
         w = torch.sigmoid((neck[0] - torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
         return torch.lerp(torso, head, w)
 
-    def depth_range(self) -> tuple[Tensor, Tensor]:
+    def in_body(
+        self, depth: Tensor, rays: Tensor, R: Tensor, origin: Tensor, camera: Camera | None
+    ) -> Tensor:
+        """Rᵀ X - origin in box coordinates (B, M, K, 3), for R (B, 3, 3) and origin (B, 3)."""
+        scale, eye = 2 / (self.hi - self.lo), torch.zeros_like(self.lo)
+        if camera is not None:
+            rays, eye = rays @ camera.R, -camera.t @ camera.R
+        direction = rays @ R * scale  # Rᵀ d, row-wise
+        start = (eye @ R - origin - self.lo) * scale - 1
+        return start[:, None, None] + depth[..., None] * direction[:, :, None]
+
+    def depth_range(self, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
         """Smallest and largest depth of the box, scalars in metres."""
-        return self.h_mean[5] + self.DEPTH[0], self.h_mean[5] + self.DEPTH[1]
+        if camera is None:
+            return self.h_mean[5] + self.DEPTH[0], self.h_mean[5] + self.DEPTH[1]
+        corners = torch.cartesian_prod(*torch.stack([self.lo, self.hi], 1)) + self.h_mean[3:]
+        depth = corners @ camera.R[2] + camera.t[2]  # (8,)
+        return depth.min(), depth.max()
 
     @abstractmethod
     def condition(self, cond: Tensor) -> Any:
@@ -169,43 +192,89 @@ class Field(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator,
+        masks: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
         """L_photo of eq. 11, with a weight for each pixel.
 
-        cond (B, DIM_C), frames (B, 3, S, S) in 0..1, weight (B, 1, S, S). Returns the loss and
-        {"psnr": dB}.
+        cond (B, DIM_C), frames (B, 3, S, S) in 0..1, weight (B, 1, S, S), masks (B, 1, S, S): the
+        share of the person, if it is known. Returns the loss and {"psnr": dB}.
         """
 
-    @abstractmethod
-    def image(self, cond: Tensor, size: int) -> Tensor:
-        """Render conditions (B, DIM_C) -> pictures (B, 3, size, size), about 0..1, not clamped."""
+    def wall(self, size: int) -> Tensor:
+        """The background, (1, 3, size, size)."""
+        wall = self.background.view(1, 3, *self.background.shape[-2:])
+        return F.interpolate(wall, (size, size), mode="bilinear", antialias=size < wall.shape[-1])
+
+    def look(
+        self, cond: Tensor, size: int, camera: Camera | None = None, behind: Tensor | None = None
+    ) -> View:
+        """Render conditions (B, DIM_C), with one ray a pixel and even intervals.
+
+        camera: by default the one at rest. behind: (1 or B, 3, size, size), pictures in place of
+        the background.
+        """
+        conditioning, B = self.condition(cond), len(cond)
+        rays = cast_rays(size, device=cond.device)[None]
+        edges = even_intervals(*self.depth_range(camera), self.SAMPLES)
+        parts = []
+        for part in rays.split(self.RAYS, 1):
+            each = edges.expand(B, part.shape[1], -1)
+            parts.append(march(self, conditioning, part, each, camera=camera))
+        seen = Marched(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
+        wall = self.wall(size) if behind is None else behind
+        return seen.over(wall.expand(B, -1, -1, -1))
+
+    def image(self, cond: Tensor, size: int, behind: Tensor | None = None) -> Tensor:
+        """The pictures (B, 3, size, size) of `look`."""
+        return self.look(cond, size, behind=behind).picture
+
+    def begin(self, person: Person) -> None:
+        """Start from what is known of the person before training: the room behind."""
+        with torch.no_grad():
+            room = torch.from_numpy(person.room).permute(2, 0, 1) / 255  # (3, S, S)
+            self.background.copy_(room.expand_as(self.background))
 
     @abstractmethod
     def parameter_groups(self) -> list[dict]:
         """Parameter groups of Adam, each with its learning rate `lr`."""
 
 
+class Marched(NamedTuple):
+    """What rays of B frames met, front to back."""
+
+    colour: Tensor  # (B, M, C) Σ_k w_k c_k
+    opacity: Tensor  # (B, M) Σ_k w_k, one minus the transmittance behind the last sample
+    depth: Tensor  # (B, M) Σ_k w_k s_k
+
+    def over(self, wall: Tensor) -> View:
+        """Seen before a background (B, 3, n, n), with M = n * n rays."""
+        n = wall.shape[-1]
+        colour = self.colour.mT.unflatten(2, (n, n))
+        opacity, depth = (x.view(-1, 1, n, n) for x in (self.opacity, self.depth))
+        return View(colour + (1 - opacity) * wall, opacity, depth / opacity.clamp_min(1e-6))
+
+
 def march(
-    field: Field, conditioning: Any, rays: Tensor, near: Tensor, far: Tensor, samples: int,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    field: Field, conditioning: Any, rays: Tensor, edges: Tensor,
+    generator: torch.Generator | None = None, camera: Camera | None = None,
+) -> Marched:  # fmt: skip
     """Render rays of B frames through any field (section 3.5, volume rendering).
 
     Args:
         conditioning: from `field.condition`, for B frames.
         rays: (B or 1, M, 3) directions with z = 1.
-        near, far: (B, M) depths in metres.
-        samples, generator: as in `rendering.stratified`.
-
-    Returns C(r) = Σ_k w_k c_k (B, M, C) and the transmittance behind the last sample (B, M).
+        edges: (B, M, K + 1) depths, metres, of the ends of K intervals; one sample in each.
+        generator: as of `rendering.stratified`.
+        camera: as of `Field.canonical`.
     """
     with torch.autocast(rays.device.type, enabled=False):  # positions need float32
-        depth, delta = stratified(near, far, samples, generator)
-        x = field.canonical(depth, rays, conditioning.h, conditioning.torso_input)
+        depth, delta = stratified(edges, generator)
+        told = conditioning.h, conditioning.torso_input
+        x = field.canonical(depth, rays, *told, camera)
     radiance, sigma = field(x, conditioning)
     w, transmittance = compositing_weights(sigma.float(), delta)
-    return radiance(w), transmittance
+    return Marched(radiance(w), 1 - transmittance, (w * depth).sum(-1))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The two radiance fields by name, and their training on the frames of a person (eq. 11)."""
+"""The radiance fields by name, and their training on the frames of a person (eq. 11)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .disentangle import DIM_E
 from .face import LEFT_EYE, LIPS, RIGHT_EYE
 from .fast_field import FastField
 from .field import CONTEXT, Field
-from .mlp_field import PaperField
+from .mlp_field import PaperField, SmallPaperField
+from .person import Person
 
-FIELDS: dict[str, type[Field]] = {"fast": FastField, "paper": PaperField}
+FIELDS: dict[str, type[Field]] = {"fast": FastField, "paper": PaperField, "small": SmallPaperField}
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,20 @@ def region_weights(points: Tensor, size: int, extra: float = 30.0) -> Tensor:
     landmarks, 0 to 1. extra: additional weight at the centre of an eye or the mouth.
     """
     grid = (torch.arange(size, device=points.device) + 0.5) / size
-    v, u = torch.meshgrid(grid, grid, indexing="ij")
     weight = torch.ones(len(points), size, size, device=points.device)
     for part, grow in ((RIGHT_EYE, 1.3), (LEFT_EYE, 1.3), (LIPS, 1.0)):
         p = points[:, part]
         centre, half = p.mean(1), (p.amax(1) - p.amin(1))[:, :1] / 2 * grow  # a disc: lids move
-        d2 = (u - centre[:, 0, None, None]) ** 2 + (v - centre[:, 1, None, None]) ** 2
-        weight += extra * torch.exp(-0.5 * d2 / (half[..., None] * 0.7) ** 2)
+        near = torch.exp(-0.5 * ((grid - centre[..., None]) / (half[..., None] * 0.7)) ** 2)
+        u, v = near.unbind(1)  # (T, size) each: the disc is a product
+        weight += extra * v[:, :, None] * u[:, None]
     return (weight / weight.mean((1, 2), keepdim=True))[:, None]
 
 
 def train_field(
     frames: np.ndarray | Frames, points: np.ndarray, cond: Tensor, recipe: FieldRecipe, path: Path,
     seed: int, device: str = "auto", watch: Callable[[Field], None] | None = None,
+    person: Person | None = None,
 ) -> tuple[Field, list[dict]]:  # fmt: skip
     """Train F_θ on the frames of one subject (eq. 11).
 
@@ -85,6 +87,7 @@ def train_field(
         points: (T, 68, 2) tracked landmarks, 0 to 1.
         cond: (T, DIM_C) of `conditions`.
         watch: called with the field at the start of each step.
+        person: what is known of the person and the room; without it the field finds out.
 
     Returns the field and the history. Other arguments, history and errors as in `training.train`.
     """
@@ -92,7 +95,9 @@ def train_field(
     where = pick_device(device)
     field = FIELDS[recipe.kind](cond, frames.shape[1], recipe.context).to(where)
     corrections = PoseCorrections(field, len(cond)).to(where) if recipe.corrected else None
-    landmarks = torch.from_numpy(points).float()
+    landmarks, size = torch.from_numpy(points).float(), frames.shape[1]
+    if person is not None:
+        field.begin(person)
 
     def loss(g: torch.Generator) -> tuple[Tensor, dict]:
         if watch is not None:
@@ -101,17 +106,19 @@ def train_field(
         batch = cond[i].to(where)  # (B, DIM_C)
         if corrections is not None:
             batch = torch.cat([batch[:, :6] + corrections(i.to(where)), batch[:, 6:]], 1)
-        weight = region_weights(landmarks[i].to(where), frames.shape[1])  # (B, 1, S, S)
+        weight, masks = region_weights(landmarks[i].to(where), size), None  # (B, 1, S, S)
+        if person is not None:
+            masks = person.shares(i, size).to(where)  # (B, 1, S, S)
         pictures = torch.from_numpy(frames[i.numpy()]).to(where)  # as bytes: a quarter of floats
         pictures = pictures.permute(0, 3, 1, 2).float().div(255)  # (B, 3, S, S)
-        return field.loss(batch, pictures, weight, g)
+        return field.loss(batch, pictures, weight, g, masks)
 
     groups = field.parameter_groups()
     if corrections is not None:
         groups.append({"params": [corrections.knots], "lr": recipe.lr})
     history = train(
         corrections or field, loss, replace(recipe, warmup=field.warmup), path=path, seed=seed,
-        data=digest(frames, points, cond), groups=groups, label="radiance field",
+        data=digest(frames, points, cond, *(person or ())), groups=groups, label="radiance field",
         precision=None,
     )  # fmt: skip
     return field, history
@@ -125,7 +132,10 @@ def load_field(path: str | Path) -> Field:
     try:
         with safe_open(path, framework="pt") as f:
             names = set(f.keys())
-            kind = PaperField if "smooth" in names else FastField
+            kind: type[Field] = FastField
+            if "smooth" in names:
+                width = f.get_slice("density.weight").get_shape()[1]
+                kind = PaperField if width == PaperField.WIDTH else SmallPaperField
             cond = torch.zeros(2, 12 + DIM_E + f.get_tensor("a_mean").numel())
             cond[:, 5] = 1.2
             field = kind(cond, *(int(f.get_tensor(k)) for k in ("size", "context")))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .disentangle import DIM_E
 from .field import CONTEXT, Field, Radiance, decibels, march
-from .rendering import cast_rays
+from .rendering import cast_rays, even_intervals
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:
@@ -93,23 +93,18 @@ class PaperField(Field):
         c = self.colour(view).sigmoid()  # (B, M, K, 3)
         return (lambda w: torch.einsum("bmkc,bmk->bmc", c, w)), sigma
 
-    def colours(
-        self, conditioning: PaperConditioning, rays: Tensor, behind: Tensor, generator=None
-    ) -> Tensor:
-        """Colours C(r) (B, M, 3) of rays (B or 1, M, 3) before a background `behind` (B, M, 3)."""
-        near, far = (d.expand(len(conditioning.h), rays.shape[1]) for d in self.depth_range())
-        c, transmittance = march(self, conditioning, rays, near, far, self.SAMPLES, generator)
-        return c + transmittance[..., None] * behind
-
     def pixels(self, cond: Tensor, index: Tensor, generator=None) -> Tensor:
         """Colours (B, M, 3) of the pixels with the numbers `index` (M,), at the training size."""
         rays = cast_rays(int(self.size), device=cond.device)[index][None]
         behind = self.background.flatten(1).T[index].expand(len(cond), -1, -1)
-        return self.colours(self.condition(cond), rays, behind, generator)
+        edges = even_intervals(*self.depth_range(), self.SAMPLES).expand(*behind.shape[:2], -1)
+        seen = march(self, self.condition(cond), rays, edges, generator)
+        return seen.colour + (1 - seen.opacity)[..., None] * behind
 
     def loss(
-        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, cond: Tensor, frames: Tensor, weight: Tensor, generator: torch.Generator,
+        masks: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
         """L_photo (eq. 11) on random pixels."""
         S = frames.shape[-1]
         index = torch.randperm(S * S, generator=generator)[: self.RAYS].to(cond.device)
@@ -117,13 +112,8 @@ class PaperField(Field):
         error = (self.pixels(cond, index, generator) - pixel(frames)) ** 2  # eq. 11, (B, M, 3)
         return (pixel(weight) * error).mean(), {"psnr": decibels(error)}
 
-    def image(self, cond: Tensor, size: int) -> Tensor:
-        conditioning = self.condition(cond)
-        behind = F.interpolate(
-            self.background[None], (size, size), mode="bilinear", align_corners=False
-        )
-        behind = behind.flatten(2).transpose(1, 2).expand(len(cond), -1, -1)
-        rays = cast_rays(size, device=cond.device)[None]
-        parts = zip(rays.split(self.RAYS, 1), behind.split(self.RAYS, 1), strict=True)
-        rgb = torch.cat([self.colours(conditioning, *part) for part in parts], 1)
-        return rgb.transpose(1, 2).unflatten(2, (size, size))
+
+class SmallPaperField(PaperField):
+    """The paper's field in small, which a CPU trains to convergence on frames of 64x64 pixels."""
+
+    SAMPLES, WIDTH = 32, 128

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .face import FOCAL
+
+
+class Camera(NamedTuple):
+    """A camera that sees X' = R X + t, where X are the coordinates of the camera at rest."""
+
+    R: Tensor  # (3, 3)
+    t: Tensor  # (3,) metres
 
 
 def cast_rays(
@@ -21,19 +31,42 @@ def cast_rays(
     return torch.stack([u / FOCAL, v / FOCAL, torch.ones_like(u)], -1).reshape(-1, 3)
 
 
-def stratified(
-    near: Tensor, far: Tensor, samples: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Depths (..., K) of K `samples` between near and far (...), one in each of K equal strata.
+def stratified(edges: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Depths (..., K), one in each of the K intervals with `edges` (..., K + 1), and their lengths.
 
-    The middle of the stratum, or with a generator a random place in it. Returns the depths and the
-    length (..., 1) of a stratum, both in metres. Eq. 2 of NeRF (Mildenhall et al. 2020).
+    The middle of the interval, or with a generator a random place in it. All in metres. With even
+    intervals this is eq. 2 of NeRF (Mildenhall et al. 2020).
     """
-    delta = ((far - near) / samples)[..., None]
+    delta = edges[..., 1:] - edges[..., :-1]
     offset: Tensor | float = 0.5
     if generator is not None:
-        offset = torch.rand(*near.shape, samples, generator=generator).to(near.device)
-    return near[..., None] + (torch.arange(samples, device=near.device) + offset) * delta, delta
+        offset = torch.rand(delta.shape, generator=generator).to(delta.device)
+    return edges[..., :-1] + offset * delta, delta
+
+
+def even_intervals(near: Tensor, far: Tensor, samples: int) -> Tensor:
+    """Edges (samples + 1,) of intervals of equal length from near to far, scalars in metres."""
+    return near + (far - near) * torch.linspace(0, 1, samples + 1, device=near.device)
+
+
+def equal_shares(edges: Tensor, weight: Tensor, samples: int) -> Tensor:
+    """Edges (..., samples + 1) of intervals that each hold the same share of a ray's weight.
+
+    The inverse of the cumulative weight, as in section 5.2 of NeRF; but its values are edges, so
+    the intervals cover the whole ray.
+
+    Args:
+        edges: (N + 1,) of N intervals, metres.
+        weight: (..., N) > 0, spread evenly over each interval.
+    """
+    cumulative = F.pad(weight.cumsum(-1), (1, 0))  # (..., N + 1)
+    cumulative = cumulative / cumulative[..., -1:]
+    share = torch.linspace(0, 1, samples + 1, device=weight.device)
+    share = share.expand(*weight.shape[:-1], -1).contiguous()
+    i = torch.searchsorted(cumulative, share, right=True).clamp(1, weight.shape[-1])
+    before, after = cumulative.gather(-1, i - 1), cumulative.gather(-1, i)
+    within = ((share - before) / (after - before)).clamp(0, 1)
+    return torch.lerp(edges[i - 1], edges[i], within)
 
 
 def compositing_weights(sigma: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +74,7 @@ def compositing_weights(sigma: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         sigma: (..., K) densities >= 0 along a ray, front to back, 1/m.
-        delta: (..., K) lengths in m.
+        delta: (..., K) lengths of their intervals, metres.
 
     Returns (weights (..., K), transmittance behind the last sample (...)):
     w_k = T_k (1 - exp(-σ_k δ_k)), T_k = exp(-Σ_{j<k} σ_j δ_j).

@@ -25,6 +25,7 @@ from .face import LEFT_EYE, LOWER_LIDS, RIGHT_EYE, UPPER_LIDS
 from .field import Field, conditions, render
 from .field_training import FieldRecipe, load_field, train_field
 from .gpvae import AttributeVAE
+from .person import Person
 from .sync import SyncModel
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ def fit_field(
     Returns the field and the history. Writes it as `name`.safetensors to the folder `out`.
     """
     path, cond = out / f"{name}.safetensors", corpus.codes(recording).cond
-    points = recording.attributes.points
-    return train_field(recording.frames, points, cond, recipe, path, seed, device)
+    points, person = recording.attributes.points, Person.of(recording)
+    return train_field(recording.frames, points, cond, recipe, path, seed, device, person=person)
 
 
 def fit(

@@ -26,9 +26,11 @@ from ..media import frame_count, to_and_fro
 from ..method.audio import mfcc
 from ..method.disentangle import DIM_E
 from ..method.face import euler_to_matrix
-from ..method.fast_field import FastConditioning, FastField
-from ..method.field import conditions, decibels
+from ..method.fast_field import FastField
+from ..method.field import conditions
 from ..method.field_training import region_weights
+from ..method.person import Person
+from ..method.rendering import Camera
 from ..recipe import Recipe, digest
 from ..recording import Recording
 from .method import Method
@@ -37,7 +39,9 @@ from .recogniser import BLANK, STEPS, SpeechRecogniser
 
 AROUND = STEPS // 2 - 1  # frames before and after a frame: eight windows of 16 steps, two per frame
 CHARACTERS = BLANK + 1  # scores per step of the recogniser
-RECIPE = Recipe(400, clip=None)  # of each field; the learning rates are those of `FastField`
+# The learning rates are those of `FastField`. A step of the torso takes as long as three of the
+# head, whose pictures it needs.
+HEAD, TORSO = Recipe(400, clip=None), Recipe(200, clip=None)
 
 
 class AudioNet(nn.Module):
@@ -82,21 +86,13 @@ class HeadField(FastField):
         """The pose (B, 6) that maps camera space to the field's space, from the poses h (B, 6)."""
         return h
 
-    def canonical(self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor) -> Tensor:
+    def canonical(
+        self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor,
+        camera: Camera | None = None,
+    ) -> Tensor:  # fmt: skip
         h = self.frame_of(h)
-        X = depth[..., None] * rays[:, :, None] - h[:, None, None, 3:]
-        x = torch.einsum("bmki,bij->bmkj", X, euler_to_matrix(h[:, :3]))
-        return (x - self.lo) * 2 / (self.hi - self.lo) - 1
-
-    def layer(
-        self, cond: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Conditions (B, ...) -> picture (B, 3, S, S), opacity (B, 1, S, S) of the field before
-        its background, and composited colours (B, 3, S/2, S/2) before the convolutions."""
-        told: FastConditioning = self.condition(cond)
-        f = self.composite(told, self.bounds(told, int(self.size) // 2), generator=generator)
-        opacity = F.interpolate(f[:, -1:], scale_factor=2, mode="bilinear", align_corners=False)
-        return self.decode(f, told), opacity, f[:, :3]
+        R = euler_to_matrix(h[:, :3])
+        return self.in_body(depth, rays, R, (h[:, None, 3:] @ R)[:, 0], camera)
 
 
 class TorsoField(HeadField):
@@ -156,39 +152,36 @@ class ADNeRF(Method):
         torch.manual_seed(self.seed)
         self.head = HeadField(cond[0], size).to(self.device)
         self.torso = TorsoField(cond[1], size).to(self.device)
+        person = Person.of(subject)
+        for field in (self.head, self.torso):
+            field.begin(person)
         torso = torch.from_numpy(torso_mask(subject.attributes.points, size))[:, None]
 
         def batch(g: torch.Generator) -> tuple[Tensor, ...]:
             i = torch.randint(len(subject), (FastField.frames_per_step,), generator=g)
             weight = region_weights(points[i].float(), size)
-            parts = cond[0][i], cond[1][i], pictures(subject.frames[i.numpy()]), weight, torso[i]
+            frames, masks = pictures(subject.frames[i.numpy()]), person.shares(i, size)
+            parts = cond[0][i], cond[1][i], frames, weight, masks, torso[i]
             return tuple(x.to(self.device) for x in parts)
 
         def head_loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            head_cond, _, frames, weight, torso = batch(g)
-            image, _, coarse = self.head.layer(head_cond, g)
-            mask = (~torso).float()
-            error = mask * (image - frames) ** 2
-            coarse = F.avg_pool2d(mask, 2) * (coarse - F.avg_pool2d(frames, 2)) ** 2
-            return (weight * error).mean() + 0.3 * coarse.mean(), {"psnr": decibels(error)}
+            head_cond, _, frames, weight, masks, torso = batch(g)
+            return self.head.loss(head_cond, frames, weight * ~torso, g, masks)
 
         def torso_loss(g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-            head_cond, torso_cond, frames, weight, torso = batch(g)
+            head_cond, torso_cond, frames, weight, masks, torso = batch(g)
             with torch.no_grad():
                 head = self.head.image(head_cond, size)
-            image, opacity, coarse = self.torso.layer(torso_cond, g)
-            error = (torch.lerp(head, image, opacity) - frames) ** 2
-            coarse = F.avg_pool2d(torso.float(), 2) * (coarse - F.avg_pool2d(frames, 2)) ** 2
-            return (weight * error).mean() + 0.3 * coarse.mean(), {"psnr": decibels(error)}
+            return self.torso.loss(torso_cond, frames, weight, g, masks * torso, head)
 
         data = digest(subject.digest, *cond)
-        for what, field, loss in (
-            ("head", self.head, head_loss),
-            ("torso", self.torso, torso_loss),
+        for what, field, loss, recipe in (
+            ("head", self.head, head_loss, HEAD),
+            ("torso", self.torso, torso_loss, TORSO),
         ):
             uses = [self.head] if field is self.torso else []
             groups = field.parameter_groups()
-            self.learn(what, field, loss, RECIPE, data, groups, uses, precision=None)
+            self.learn(what, field, loss, recipe, data, groups, uses, precision=None)
 
     @torch.inference_mode()
     def render(
@@ -206,8 +199,4 @@ class ADNeRF(Method):
         h = to_and_fro((pose or self.subject).attributes.h, frame_count(audio))
         cond = self.field_conditions(audio, h)
         for head, torso in zip(*(c.to(self.device).split(8) for c in cond), strict=True):
-            over, opacity, _ = self.torso.layer(torso)
-            if size != over.shape[-1]:
-                over = self.torso.image(torso, size)
-                opacity = F.interpolate(opacity, (size, size), mode="bilinear", align_corners=False)
-            yield from as_frames(torch.lerp(self.head.image(head, size), over, opacity))
+            yield from as_frames(self.torso.image(torso, size, self.head.image(head, size)))

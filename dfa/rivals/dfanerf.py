@@ -34,7 +34,7 @@ class DFANeRF(Method):
 
         Raises InputError if it is missing.
         """
-        self.subject = Subject.load(self.folder, self.corpus)
+        self.subject, self.size = Subject.load(self.folder, self.corpus), subject.frames.shape[1]
         self.field, self.sync = self.subject.field.to(self.device), self.corpus.sync
         for name in ("field", "personal"):
             self.seconds[name] = metadata(self.folder / f"{name}.safetensors")["seconds"]
@@ -46,7 +46,7 @@ class DFANeRF(Method):
         eyes: Recording | None = None,
         size: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """As `Method.render`, with frames of any `size`.
+        """As `Method.render`, with frames of any `size`, by default that of the recording of `fit`.
 
         Without `pose` the head motion is sampled, without `eyes` the eyes are.
         """
@@ -61,4 +61,5 @@ class DFANeRF(Method):
         if eyes:
             f_e = self.corpus.f_e(eyes.attributes).numpy()
             personal[:, 6:] = torch.from_numpy(to_and_fro(f_e, n))
+        size = size or self.size
         yield from self.subject.speak(audio, seed=self.seed, personal=personal, size=size)

@@ -27,7 +27,8 @@ def perform(
     Args:
         method: to be fitted on `corpus` or on `subject`, the training recording.
         test: the test recording. One video speaks its audio and follows its head motion and eyes,
-            if the method takes them.
+            if the method takes them. The videos have the size of its frames; only a method that
+            renders any size may be fitted at another one.
         speech: {name: audio (640 T,)}. One more video for each, with the method's own head motion
             and eyes. A method without eyes animates the first training frame.
         results: the results folder.
@@ -43,11 +44,12 @@ def perform(
     facts, reason, seed = facts_of(folder), None, method.seed
     videos = {test.name: (test.audio, test)}
     videos |= {f"{test.name}.{key}": (audio, still) for key, audio in speech.items()}
+    size = dict(size=test.frames.shape[1]) if method.any_size() else {}
     try:
         method.fit(corpus, subject)
         for k, (name, (audio, source)) in enumerate(videos.items()):
             method.seed = seed + k
-            frames = method.render(audio, source, source)
+            frames = method.render(audio, source, source, **size)
             write_video(folder / f"{name}.mp4", frames, audio, lossless=True)
         facts |= dict(aspects=method.aspects(), takes=list(method.takes),
                       no_eyes=method.no_eyes, any_size=method.any_size())  # fmt: skip

@@ -10,7 +10,7 @@ from dfa.method.fast_field import FastField
 from dfa.method.field import DIM_C, MEMORY, Field, march
 from dfa.method.field_training import FIELDS
 from dfa.method.mlp_field import PaperConditioning
-from dfa.method.rendering import cast_rays, stratified
+from dfa.method.rendering import cast_rays, even_intervals, stratified
 
 
 class Fog(Field):
@@ -28,7 +28,7 @@ class Fog(Field):
         c = (x + 1) / 2
         return (lambda w: torch.einsum("bmkc,bmk->bmc", c, w)), sigma
 
-    loss = image = parameter_groups = None  # it is only looked at
+    loss = parameter_groups = None  # it is only looked at
 
 
 def test_march_renders_a_ball_of_fog_as_the_integral_says():
@@ -40,8 +40,8 @@ def test_march_renders_a_ball_of_fog_as_the_integral_says():
     aside = torch.linspace(0, 0.07, 8)
     X = centre[:, None] + aside[:, None] * torch.tensor([1.0, 0.0, 0.0])
     rays = X / X[..., 2:]
-    near, far = (d.expand(3, 8) for d in field.depth_range())
-    _, left = march(field, told, rays, near, far, 2000)
+    edges = even_intervals(*field.depth_range(), 2000).expand(3, 8, -1)
+    left = 1 - march(field, told, rays, edges).opacity
     unit = rays / rays.norm(dim=-1, keepdim=True)
     b2 = centre.square().sum(-1, keepdim=True) - (unit @ centre[..., None])[..., 0] ** 2
     # depth is along z: a metre of depth is |ray| metres of path, and σ is per metre of depth
@@ -55,20 +55,23 @@ def test_march_is_the_sum_of_the_paper_over_what_query_says():
     for kind in FIELDS.values():
         field, cond = kind(conditions(), 32).eval(), conditions(2)
         told, rays = field.condition(cond), cast_rays(4)[None]
-        near, far = (d.expand(2, 16) for d in field.depth_range())
+        edges = even_intervals(*field.depth_range(), 12).expand(2, 16, -1)
         with torch.no_grad():
-            made, left = march(field, told, rays, near, far, 12)
-            depth, delta = stratified(near, far, 12)
+            made, opacity, z = march(field, told, rays, edges)
+            depth, delta = stratified(edges)
             x = field.canonical(depth, rays, told.h, told.torso_input)
             c, sigma = field.query(x.flatten(1, 2), cond)
         c, sigma = c.view(2, 16, 12, -1), sigma.view(2, 16, 12)
-        through, total = torch.ones(2, 16), torch.zeros(2, 16, c.shape[-1])
+        through, deep = torch.ones(2, 16), torch.zeros(2, 16)
+        total = torch.zeros(2, 16, c.shape[-1])
         for k in range(12):
-            alpha = 1 - torch.exp(-sigma[:, :, k] * delta[..., 0])
+            alpha = 1 - torch.exp(-sigma[:, :, k] * delta[..., k])
             total += (through * alpha)[..., None] * c[:, :, k]
+            deep += through * alpha * depth[..., k]
             through = through * (1 - alpha)
         torch.testing.assert_close(made, total, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(left, through, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(1 - opacity, through, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(z, deep, atol=1e-4, rtol=1e-4)
 
 
 def test_a_point_of_the_head_is_found_again_from_any_pose():

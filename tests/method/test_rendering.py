@@ -31,15 +31,27 @@ def test_weights_and_what_is_left_sum_to_one():
 
 
 def test_strata_are_sampled_once_each():
-    near, far = torch.tensor([1.0, 1.2]), torch.tensor([2.0, 1.3])
-    middle, delta = rendering.stratified(near, far, 5)
-    torch.testing.assert_close(middle[0], torch.tensor([1.1, 1.3, 1.5, 1.7, 1.9]))
-    torch.testing.assert_close(delta[:, 0], torch.tensor([0.2, 0.02]))
+    edges = rendering.even_intervals(torch.tensor(1.0), torch.tensor(2.0), 5)
+    middle, delta = rendering.stratified(edges)
+    torch.testing.assert_close(middle, torch.tensor([1.1, 1.3, 1.5, 1.7, 1.9]))
+    torch.testing.assert_close(delta, torch.full((5,), 0.2))
     g = torch.Generator().manual_seed(0)
-    anywhere, _ = rendering.stratified(near.expand(500, 2), far.expand(500, 2), 5, g)
-    stratum = (anywhere - near[:, None]) / delta
+    anywhere, _ = rendering.stratified(edges.expand(500, 2, -1), g)
+    stratum = (anywhere - 1) / 0.2
     assert (stratum.floor() == torch.arange(5)).all()
     assert abs(float((stratum % 1).mean()) - 0.5) < 0.02
+
+
+def test_intervals_with_equal_shares_are_quantiles():
+    """Of a histogram, by numpy; also where one interval holds nearly all of the weight."""
+    edges, g = torch.tensor([1.0, 1.1, 1.4, 1.5, 1.9]), torch.Generator().manual_seed(0)
+    weight = torch.rand(3, 4, generator=g, dtype=torch.float64) + 1e-3
+    weight[2, 1] = 1e4
+    found = rendering.equal_shares(edges.double(), weight, 6)
+    for row, w in zip(found, weight, strict=True):
+        cumulative = np.concatenate([[0], np.cumsum(w)]) / float(w.sum())
+        expected = np.interp(np.linspace(0, 1, 7), cumulative, edges)
+        np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
 def test_rays_pass_through_their_pixels():
