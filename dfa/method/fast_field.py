@@ -103,7 +103,7 @@ class FastField(Field):
 
     def _grid(self) -> Tensor:
         """(G, G, G, 3) x, y, z in metres at the nodes of the s_j, whose order is z, y, x."""
-        ends = zip(self.lo.tolist(), self.hi.tolist(), strict=True)
+        ends = zip(map(float, self.lo), map(float, self.hi), strict=True)
         x, y, z = (torch.linspace(*pair, self.GRID) for pair in ends)
         return torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], -1)
 
@@ -156,7 +156,7 @@ class FastField(Field):
         moving = up((a_u @ self.u_half).view(B, 3, *self.half), *self.face)
         moving = moving + (a_u[:, : self.SHARP] @ self.u_full).view(B, 3, *self.face)
         shade = torch.addmm(self.v[:1].expand(B, -1), b, self.v[1:]).view(B, 3, 2, L, L)
-        (top, left), (rows, columns) = self.corner.tolist(), self.face
+        (top, left), (rows, columns) = map(int, self.corner), self.face
         margin = left, self.P - left - columns, top, self.P - top - rows
         detail = still + F.pad(moving, margin)  # (B, 3, P, P)
         return FastConditioning(cond[:, :6], torso_input, density, detail, shade)
