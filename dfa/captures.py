@@ -87,12 +87,13 @@ def recording(name: str, runs: str | Path, size: int) -> Recording:
     """
     from .recording import Attributes, Recording  # slow: they import torch
 
-    missing = [file for file in tracks([name], runs) if not file.is_file()]
-    if missing:
-        raise InputError(f"{missing[0]} does not exist: run notebook 01, or `make figures`")
+    films, files = videos([name]), tracks([name], runs)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} does not exist: run notebook 01, or `make figures`")
     loaded = [
-        Recording.load(name, video, Attributes.load(file), size)
-        for video, file in zip(videos([name]), tracks([name], runs), strict=True)
+        Recording.load(name, film, Attributes.load(file), size)
+        for film, file in zip(films, files, strict=True)
     ]
     return Recording.join(*loaded) if name in TEST else loaded[0]
 
@@ -145,7 +146,11 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
         with open(packaged(file), "rb") as opened, np.load(opened, allow_pickle=False) as data:
             return dict(data)
     except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} is damaged: get it again (git checkout {file})") from error
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> InputError:
+    return InputError(f"{file} is damaged: get it again (git checkout {file})")
 
 
 def views(name: str) -> dict[str, np.ndarray]:
@@ -174,6 +179,5 @@ def views(name: str) -> dict[str, np.ndarray]:
     views["depth"] = read_levels(file.with_suffix(".mkv")) * np.float32(DEPTH_UNIT)
     for name, suffix in (("pictures", ".mp4"), ("depth", ".mkv")):
         if len(views[name]) != len(views["frame"]):
-            damaged = file.with_suffix(suffix)
-            raise InputError(f"{damaged} is damaged: get it again (git checkout {damaged})")
+            raise _damaged(file.with_suffix(suffix))
     return views

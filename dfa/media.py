@@ -161,13 +161,8 @@ def write_levels(path: str | Path, images: np.ndarray) -> None:
     ):
         stream = container.add_stream("ffv1", rate=FPS)
         stream.pix_fmt, stream.thread_count = "gray16le", 1
-        stream.options = {
-            "level": "3",
-            "coder": "1",
-            "slices": "4",
-            "g": "1000",
-            "flags": "+bitexact",
-        }
+        layout = {"level": "3", "coder": "1", "slices": "4", "g": "1000"}
+        stream.options = layout | {"flags": "+bitexact"}
         stream.height, stream.width = images.shape[1:]
         for t, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray16le")
@@ -361,6 +356,11 @@ def square(image: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
         return cut
     method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return cv2.resize(cut, (size, size), interpolation=method)
+
+
+def resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames (T, S, S, 3) uint8 at another size: averaged, or enlarged (bicubic)."""
+    return np.stack([square(frame, (0, 0, len(frame)), size) for frame in frames])
 
 
 def iter_squares(

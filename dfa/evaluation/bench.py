@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import captures
-from ..media import InputError, square
+from ..media import InputError, resized
 from ..method.field import Field, decibels, render, render_all
 from ..method.field_training import FieldRecipe, train_field
 from ..method.mlp_field import PaperField
@@ -134,12 +134,6 @@ def flat(frames: np.ndarray, test: np.ndarray) -> float:
     """
     error = (test / 255 - frames.mean((0, 1, 2)) / 255) ** 2
     return decibels(torch.tensor(error.mean()))
-
-
-def resized(frames: np.ndarray, size: int) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 at another size: averaged, or enlarged (bicubic)."""
-    whole = (0, 0, frames.shape[1])
-    return np.stack([square(frame, whole, size) for frame in frames])
 
 
 def at_full_size(

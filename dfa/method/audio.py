@@ -91,9 +91,9 @@ def speech_level(power: np.ndarray) -> float:
         heard = power[power > level * LOUD]
         level = np.exp(np.average(np.log(heard), weights=np.sqrt(heard)))
     rest = power[power <= level * LOUD]
-    if len(power) - len(rest) <= BRIEF and len(rest):
-        quieter = speech_level(rest)
-        return quieter if quieter > level * SILENCE else float(level)
+    brief = len(power) - len(rest) <= BRIEF and len(rest) > 0
+    if brief and (quieter := speech_level(rest)) > level * SILENCE:
+        return quieter
     return float(level)
 
 
