@@ -31,7 +31,7 @@ class FastConditioning(NamedTuple):
     """Prepared conditions of B frames."""
 
     h: Tensor  # (B, 6)
-    torso_input: Tensor  # (B, 76) standardised h, slow h and slow f_a
+    torso: Tensor  # (B, 6) its pose
     density: Tensor  # (B, 1, G, G, G) before softplus
     detail: Tensor  # (B, 3, P, P) u_0 + Σ_j a_j u_j
     shade: Tensor  # (B, 3, 2, L, L) v_0 + Σ_j b_j v_j
@@ -138,11 +138,11 @@ class FastField(Field):
         groups = [{"params": [getattr(self, name)], "lr": lr} for name, lr in rates.items()]
         networks = [p for net in (self.lips, self.a, self.b) for p in net.parameters()]
         groups += [{"params": [*self.u], "lr": 2e-2}, {"params": networks, "lr": 6e-3}]
-        return [*groups, {"params": [self.torso.weight], "lr": 1e-4}]
+        return [*groups, {"params": [self.torso], "lr": 3e-3}]
 
     @float32
     def condition(self, cond: Tensor) -> FastConditioning:
-        poses, torso_input, f_a, f_e = self.split(cond)
+        poses, f_a, f_e = self.split(cond)
         f_c = torch.cat([self.lips(f_a), f_e], 1)
         a_s, a_u = self.a(f_c).split([self.BASES_S, self.BASES_U], 1)
         b = self.b(torch.cat([poses, f_c], 1))
@@ -159,7 +159,7 @@ class FastField(Field):
         (top, left), (rows, columns) = map(int, self.corner), self.face
         margin = left, self.P - left - columns, top, self.P - top - rows
         detail = still + F.pad(moving, margin)  # (B, 3, P, P)
-        return FastConditioning(cond[:, :6], torso_input, density, detail, shade)
+        return FastConditioning(cond[:, :6], self.torso_pose(cond), density, detail, shade)
 
     def sigma(self, density: Tensor, x: Tensor) -> Tensor:
         """σ (B, M, K) in 1/m at points x (B, M, K, 3) in box coordinates; 0 outside the box."""
@@ -200,7 +200,7 @@ class FastField(Field):
         edges = even_intervals(*self.depth_range(camera), K)  # (K + 1,)
         depth = ((edges[1:] + edges[:-1]) / 2).expand(B, R * R, K)
         rays = cast_rays(R, device=depth.device)[None]
-        told = conditioning.h, conditioning.torso_input
+        told = conditioning.h, conditioning.torso
         x = self.canonical(depth, rays, *told, camera)
         w, transmittance = compositing_weights(
             self.sigma(conditioning.density, x), edges[1:] - edges[:-1]

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.signal import lfilter
 from torch import Tensor, nn
 
 from .disentangle import DIM_E
@@ -25,8 +24,7 @@ from .sync import DIM_A
 
 Radiance = Callable[[Tensor], Tensor]  # weights (B, M, K) -> Σ_k w_k c_k (B, M, C)
 CONTEXT = 2  # frames before and after a frame whose f_a the field also gets
-DIM_C = 12 + DIM_E + (2 * CONTEXT + 2) * DIM_A  # columns of `conditions`
-MEMORY = 50.0  # frames; time constant of the slow f_a, about as long as a breath
+DIM_C = 12 + DIM_E + (2 * CONTEXT + 1) * DIM_A  # columns of `conditions`
 
 
 class View(NamedTuple):
@@ -40,10 +38,9 @@ class View(NamedTuple):
 def conditions(h: Tensor, f_a: Tensor, f_e: Tensor, context: int = CONTEXT) -> Tensor:
     """Conditions of the field for T frames: h (T, 6), f_a (T, 64), f_e (T, 8) -> (T, DIM_C).
 
-    The columns are [h ; slow h ; f_e ; f_a of 5 frames ; slow f_a]. f_a and f_e form f_c.
-    Slow h, an average over about a second, predicts the torso better than h. Slow f_a, an average
-    of the past, predicts breath. Other audio features or another `context` (frames on each side)
-    change the number of columns.
+    The columns are [h ; slow h ; f_e ; f_a of 5 frames]. f_a and f_e form f_c. Slow h, an average
+    over about a second, predicts the torso better than h. Other audio features or another `context`
+    (frames on each side) change the number of columns.
     """
     T = len(h)
     t = torch.arange(-25, 26, dtype=h.dtype)
@@ -53,9 +50,7 @@ def conditions(h: Tensor, f_a: Tensor, f_e: Tensor, context: int = CONTEXT) -> T
     )[:, 0].T  # (T, 6)
     padded = torch.cat([f_a[:1].expand(context, -1), f_a, f_a[-1:].expand(context, -1)])
     windows = torch.cat([padded[k : k + T] for k in range(2 * context + 1)], 1)  # (T, 5 * 64)
-    keep = math.exp(-1 / MEMORY)
-    past = lfilter([1 - keep], [1, -keep], f_a.numpy(), 0, keep * f_a[:50].mean(0).numpy()[None])
-    return torch.cat([h, slow, f_e, windows, torch.from_numpy(past[0]).to(h)], 1)
+    return torch.cat([h, slow, f_e, windows], 1)
 
 
 def float32(method):
@@ -89,6 +84,7 @@ class Field(nn.Module, ABC):
 
     DEPTH = (-0.20, 0.20)  # metres; front and back of the box that holds head, hair and shoulders
     NECK = 0.14  # metres below the eyes: where head turns into torso
+    BASE = (0.0, 0.12, 0.09)  # x, y, z of the neck's base in head and torso, metres
     SHARPNESS = 50.0  # 1/m; the blend from head to torso takes about 4 cm of neck
     RAYS, SAMPLES = 2048, 64  # rays rendered at once by `look`, and its samples a ray
     frames_per_step, warmup = 4, 50  # frames, and steps with a rising learning rate
@@ -102,7 +98,7 @@ class Field(nn.Module, ABC):
         mean = h.mean(0)
         self.register_buffer("size", torch.tensor(size))
         self.register_buffer("context", torch.tensor(context))
-        self.dim_a = audio.shape[1] // (2 * context + 2)
+        self.dim_a = audio.shape[1] // (2 * context + 1)
         self.register_buffer("h_mean", mean.clone())
         self.register_buffer("h_std", h.std(0).clamp_min(1e-3))
         self.register_buffer("a_mean", audio.mean(0))
@@ -114,55 +110,64 @@ class Field(nn.Module, ABC):
         hi = torch.tensor([centre[0] + half, centre[1] + half, self.DEPTH[1]])
         self.register_buffer("lo", lo)
         self.register_buffer("hi", hi)
-        # Motion of the torso, three angles (rad) and three metres, from h, slow h and slow f_a.
-        self.torso = nn.Linear(12 + self.dim_a, 6, bias=False)
-        nn.init.zeros_(self.torso.weight)
+        # By axis: how far the torso goes with the neck's base, now and slow, and turns with slow h.
+        self.torso = nn.Parameter(torch.tensor([0.0, 1.0, 0.0])[:, None].repeat(1, 3))
 
-    def split(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def split(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split and standardise conditions (B, DIM_C).
 
-        Returns poses (B, 12), the input of the torso's motion (B, 12 + 64), f_a of 5 frames
-        (B, 5 * 64), and eye codes (B, 8), which keep their unit.
+        Returns poses (B, 12), f_a of 5 frames (B, 5 * 64), and eye codes (B, 8), which keep their
+        unit.
         """
         poses = ((cond[:, :12].unflatten(1, (2, 6)) - self.h_mean) / self.h_std).flatten(1)
         poses = poses.clamp(-4, 4)  # beyond the training poses colours would drift
         f_e, f_a = cond[:, 12 : 12 + DIM_E], cond[:, 12 + DIM_E :]
-        f_a = (f_a - self.a_mean) / self.a_std
-        window, slow = f_a[:, : -self.dim_a], f_a[:, -self.dim_a :].clamp(-4, 4)
-        return poses, torch.cat([poses, slow / 8], 1), window, f_e
+        return poses, (f_a - self.a_mean) / self.a_std, f_e
+
+    @float32
+    def torso_pose(self, cond: Tensor) -> Tensor:
+        """Pose of the torso (B, 6), as h, in frames with the conditions (B, DIM_C).
+
+        The base of the neck belongs to both bodies: a head that turns leaves it where it is, a
+        torso that moves takes it along. So the head's pose says where the torso is. It turns
+        little; what it does by itself no condition tells.
+        """
+        base = self.lo.new_tensor(self.BASE)
+
+        def place(h: Tensor) -> Tensor:  # of the neck's base: (B, 6) -> (B, 3)
+            return euler_to_matrix(h[:, :3]) @ base + h[:, 3:]
+
+        rest, (h, slow) = self.h_mean[None], cond[:, :12].split(6, 1)
+        now, later = place(h) - place(rest), place(slow) - place(rest)
+        angles = rest[:, :3] + self.torso[2] * (slow - rest)[:, :3]
+        at = place(rest) + self.torso[0] * now + self.torso[1] * later
+        return torch.cat([angles, at - euler_to_matrix(angles) @ base], 1)
 
     def canonical(
-        self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor,
-        camera: Camera | None = None,
-    ) -> Tensor:  # fmt: skip
+        self, depth: Tensor, rays: Tensor, h: Tensor, torso: Tensor, camera: Camera | None = None
+    ) -> Tensor:
         """Camera to canonical space: points at `depth` on `rays` -> box coordinates -1..1.
 
-        depth (B, M, K) in metres, rays (B or 1, M, 3), h (B, 6), torso_input (B, 76) of `split` ->
-        (B, M, K, 3). Above the neck x = Rᵀ(X - t), with the pose of the head. Below it, the mean
-        pose plus a small learned motion. In the neck, a smooth blend of both. camera: whose rays
-        these are; by default the one at rest, in whose coordinates h stands.
+        depth (B, M, K) in metres, rays (B or 1, M, 3), poses of head and torso (B, 6) ->
+        (B, M, K, 3). Above the neck x = Rᵀ(X - t), with the pose of the head. Below it, with that
+        of the torso. In the neck, a smooth blend of both. camera: whose rays these are; by default
+        the one at rest, in whose coordinates h stands.
         """
-        R, t = euler_to_matrix(h[:, :3]), h[:, 3:]
-        R0, t0 = euler_to_matrix(self.h_mean[None, :3])[0], self.h_mean[3:]
-        motion = self.torso(torso_input)  # (B, 6)
-        R_torso = R0 @ euler_to_matrix(motion[:, :3])
-        head = self.in_body(depth, rays, R, (t[:, None] @ R)[:, 0], camera)  # (B, M, K, 3)
-        torso = self.in_body(depth, rays, R_torso, t0 @ R_torso + motion[:, 3:], camera)
+        in_head, in_torso = (self.in_body(depth, rays, pose, camera) for pose in (h, torso))
         scale = 2 / (self.hi - self.lo)
         neck = ((self.NECK - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
-        w = torch.sigmoid((neck[0] - torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
-        return torch.lerp(torso, head, w)
+        w = torch.sigmoid((neck[0] - in_torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
+        return torch.lerp(in_torso, in_head, w)
 
-    def in_body(
-        self, depth: Tensor, rays: Tensor, R: Tensor, origin: Tensor, camera: Camera | None
-    ) -> Tensor:
-        """Rᵀ X - origin in box coordinates (B, M, K, 3), for R (B, 3, 3) and origin (B, 3)."""
-        scale, eye = 2 / (self.hi - self.lo), torch.zeros_like(self.lo)
+    def in_body(self, depth: Tensor, rays: Tensor, h: Tensor, camera: Camera | None) -> Tensor:
+        """Rᵀ(X - t) in box coordinates (B, M, K, 3), for a pose h (B, 6)."""
+        R, t = euler_to_matrix(h[:, :3]), h[:, None, 3:]
+        scale, eye = 2 / (self.hi - self.lo), torch.zeros_like(t)
         if camera is not None:
-            rays, eye = rays @ camera.R, -camera.t @ camera.R
+            rays, eye = rays @ camera.R, (-camera.t @ camera.R).expand_as(t)
         direction = rays @ R * scale  # Rᵀ d, row-wise
-        start = (eye @ R - origin - self.lo) * scale - 1
-        return start[:, None, None] + depth[..., None] * direction[:, :, None]
+        start = ((eye - t) @ R - self.lo) * scale - 1  # (B, 1, 3)
+        return start[:, None] + depth[..., None] * direction[:, :, None]
 
     def depth_range(self, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
         """Smallest and largest depth of the box, scalars in metres."""
@@ -174,7 +179,7 @@ class Field(nn.Module, ABC):
 
     @abstractmethod
     def condition(self, cond: Tensor) -> Any:
-        """Prepare conditions (B, DIM_C) -> a named tuple with h (B, 6), torso_input (B, 76), ..."""
+        """Prepare conditions (B, DIM_C) -> a named tuple with h (B, 6), torso (B, 6), ..."""
 
     @abstractmethod
     def forward(self, x: Tensor, conditioning: Any) -> tuple[Radiance, Tensor]:
@@ -270,7 +275,7 @@ def march(
     """
     with torch.autocast(rays.device.type, enabled=False):  # positions need float32
         depth, delta = stratified(edges, generator)
-        told = conditioning.h, conditioning.torso_input
+        told = conditioning.h, conditioning.torso
         x = field.canonical(depth, rays, *told, camera)
     radiance, sigma = field(x, conditioning)
     w, transmittance = compositing_weights(sigma.float(), delta)

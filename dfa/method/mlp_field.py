@@ -27,7 +27,7 @@ class PaperConditioning(NamedTuple):
     """Prepared conditions of B frames."""
 
     h: Tensor  # (B, 6)
-    torso_input: Tensor  # (B, 76) standardised h, slow h and slow f_a
+    torso: Tensor  # (B, 6) its pose
     d: Tensor  # (B, 42) the encoded pose
     f_c: Tensor  # (B, 96) [f_a ; f_e]
 
@@ -65,17 +65,18 @@ class PaperField(Field):
 
     def parameter_groups(self) -> list[dict]:
         """One rate for the networks; the background and the torso's motion have their own."""
-        own = {"background": 1e-2, "torso.weight": 1e-4}
+        own = {"background": 1e-2, "torso": 3e-3}
         groups = [{"params": [self.get_parameter(name)], "lr": lr} for name, lr in own.items()]
         rest = [p for name, p in self.named_parameters() if name not in own]
         return [*groups, {"params": rest, "lr": 2e-3}]
 
     def condition(self, cond: Tensor) -> PaperConditioning:
-        poses, torso_input, f_a, f_e = self.split(cond)
+        poses, f_a, f_e = self.split(cond)
         f_a = f_a.unflatten(1, (-1, self.dim_a)).transpose(1, 2)  # (B, 64, 5)
         f_a = f_a @ self.smooth.softmax(0)  # (B, 64)
         d = positional_encoding(poses[:, :6] / 4, 3)  # (B, 42), of values in -1..1
-        return PaperConditioning(cond[:, :6], torso_input, d, torch.cat([f_a, self.eyes(f_e)], 1))
+        f_c = torch.cat([f_a, self.eyes(f_e)], 1)  # (B, 96)
+        return PaperConditioning(cond[:, :6], self.torso_pose(cond), d, f_c)
 
     def forward(self, x: Tensor, conditioning: PaperConditioning) -> tuple[Radiance, Tensor]:
         """F_θ (eq. 10) at points (B, M, K, 3); returns as `Field.forward`."""

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from ..media import frame_count, to_and_fro
 from ..method.audio import mfcc
 from ..method.disentangle import DIM_E
-from ..method.face import euler_to_matrix
 from ..method.fast_field import FastField
 from ..method.field import conditions
 from ..method.field_training import region_weights
@@ -87,12 +86,9 @@ class HeadField(FastField):
         return h
 
     def canonical(
-        self, depth: Tensor, rays: Tensor, h: Tensor, torso_input: Tensor,
-        camera: Camera | None = None,
-    ) -> Tensor:  # fmt: skip
-        h = self.frame_of(h)
-        R = euler_to_matrix(h[:, :3])
-        return self.in_body(depth, rays, R, (h[:, None, 3:] @ R)[:, 0], camera)
+        self, depth: Tensor, rays: Tensor, h: Tensor, torso: Tensor, camera: Camera | None = None
+    ) -> Tensor:
+        return self.in_body(depth, rays, self.frame_of(h), camera)
 
 
 class TorsoField(HeadField):

@@ -31,7 +31,7 @@ class Ball(Field):
     SAMPLES = 400
 
     def condition(self, cond):
-        return PaperConditioning(cond[:, :6], self.split(cond)[1], cond, cond)
+        return PaperConditioning(cond[:, :6], self.torso_pose(cond), cond, cond)
 
     def solid(self, x):
         """Where there is matter, and the colour there."""
@@ -57,7 +57,7 @@ class Sheet(Ball):
 def scene():
     """Conditions of a head that looks ahead, and views of the ball by ray tracing."""
     cond = conditions(2)
-    cond[:, :5], cond[:, 5] = 0, 1.3
+    cond[:, :12] = torch.tensor([0, 0, 0, 0, 0, 1.3]).repeat(2)
     h = cond[0, :6]
     found = {k: [] for k in ("R", "t", "depth", "pictures", "turn", "frame", "h")}
     for degrees in (0, -30, 20):
@@ -97,7 +97,7 @@ def test_lengths_are_compared_up_to_one_factor(scene):
     """A tracker that puts the head at half the distance sees everything half as large."""
     cond, views = scene
     nearer = cond.clone()
-    nearer[:, 3:6] /= 1.1
+    nearer[:, :12] /= 1.1
 
     class Smaller(Ball):
         def solid(self, x):

@@ -136,10 +136,9 @@ def test_ad_nerf_has_two_fields_and_no_eyes(ad_nerf):
 def test_ad_nerfs_torso_stands_where_the_head_turns(ad_nerf):
     depth, rays = torch.full((2, 1, 1), 1.2), torch.tensor([[[0.02, 0.03, 1.0]]])
     h = torch.tensor([[0, 0, 0, 0, 0, 1.2], [0, 0.2, 0, 0.01, 0, 1.2]])
-    carries = torch.zeros(2, 12 + ad_nerf.head.dim_a)
-    torso = ad_nerf.torso.canonical(depth, rays, h, carries)
+    torso = ad_nerf.torso.canonical(depth, rays, h, h)
     torch.testing.assert_close(torso[0], torso[1])
-    head = ad_nerf.head.canonical(depth, rays, h, carries)
+    head = ad_nerf.head.canonical(depth, rays, h, h)
     assert (head[0] - head[1]).abs().max() > 0.01
     # a point of the head keeps its place in the head's space
     x = torch.tensor([[0.03, 0.05, -0.02]])
@@ -149,7 +148,7 @@ def test_ad_nerfs_torso_stands_where_the_head_turns(ad_nerf):
         from dfa.method.face import pose
 
         z = pose(pose_of[None], x[None])[0, 0, 2]
-        box = ad_nerf.head.canonical(z.view(1, 1, 1), X.view(1, 1, 3), pose_of[None], carries[:1])
+        box = ad_nerf.head.canonical(z.view(1, 1, 1), X.view(1, 1, 3), pose_of[None], h[:1])
         back = (box.view(3) + 1) / 2 * (ad_nerf.head.hi - ad_nerf.head.lo) + ad_nerf.head.lo
         torch.testing.assert_close(back, x[0], atol=1e-4, rtol=0)
 
