@@ -57,6 +57,7 @@ class FastField(Field):
     SAMPLES, RAYS, ELSEWHERE = 6, 4096, 1024  # a ray; rays and background pixels a frame and step
     EMPTY = 0.05  # opacity of cells whose rays are left out
     MASK, BACKGROUND = 0.05, 0.3  # weights of two losses
+    EPS = 1e-6  # of Adam, for grids and planes
 
     def __init__(self, cond: Tensor | None = None, size: int = 128, context: int = CONTEXT):
         super().__init__(cond, size, context)
@@ -133,12 +134,16 @@ class FastField(Field):
             self.s[0] = self._soft(start).flatten()
 
     def parameter_groups(self) -> list[dict]:
-        """Grids and planes learn faster than networks; the torso's motion slower."""
+        """Grids and planes learn faster than networks; the torso's motion slower.
+
+        A cell that is hardly seen has tiny, noisy gradients. Adam would give them full steps, and
+        the cell would become noise, so for grids and planes eps is as large as such a gradient.
+        """
         rates = {"s": 1e-1, "u_half": 2e-2, "u_full": 1e-2, "v": 1e-2, "background": 2e-2}
-        groups = [{"params": [getattr(self, name)], "lr": lr} for name, lr in rates.items()]
+        cells = [([getattr(self, name)], lr) for name, lr in rates.items()] + [([*self.u], 2e-2)]
         networks = [p for net in (self.lips, self.a, self.b) for p in net.parameters()]
-        groups += [{"params": [*self.u], "lr": 2e-2}, {"params": networks, "lr": 6e-3}]
-        return [*groups, {"params": [self.torso], "lr": 3e-3}]
+        groups = [{"params": params, "lr": lr, "eps": self.EPS} for params, lr in cells]
+        return [*groups, {"params": networks, "lr": 6e-3}, {"params": [self.torso], "lr": 3e-3}]
 
     @float32
     def condition(self, cond: Tensor) -> FastConditioning:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dfa.method import fast_field, field_training, mlp_field
 from dfa.method import field as fields
+from dfa.training import make_optimiser
 
 KINDS = sorted(field_training.FIELDS)
 # of tests that train: the paper's field takes a quarter of a minute
@@ -203,3 +204,18 @@ def test_any_audio_feature_conditions_the_fast_field():
         image = field.image(cond[:2], 32)
         same = other.image(torch.cat([cond[:2, :20], cond[:2, 20:] / 50 - 3], 1), 32)
     torch.testing.assert_close(image, same, atol=1e-4, rtol=1e-3)
+
+
+def test_cells_that_are_hardly_seen_do_not_become_noise():
+    """With Adam's usual eps, noise of 1e-8 as a gradient would move a cell as far as a picture."""
+    g = torch.Generator().manual_seed(0)
+    field = fast_field.FastField(conditions(), 32)
+    before = field.u[0].detach().clone()
+    optimiser = make_optimiser(field.parameter_groups(), field_training.FieldRecipe(200))
+    seen = torch.arange(field.P) < field.P // 2  # rows
+    for _ in range(200):
+        noise = 1e-8 * torch.randn(field.u[0].shape, generator=g)
+        field.u[0].grad = torch.where(seen[:, None], 1e-5, noise)
+        optimiser.step()
+    moved = (field.u[0] - before).detach().abs()
+    assert moved[:, :, ~seen].max() < 0.05 and moved[:, :, seen].min() > 1
