@@ -11,7 +11,7 @@ import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from math import gcd
 from pathlib import Path
 
@@ -130,8 +130,7 @@ def write_video(
                 sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
                 sound.bit_rate = 64_000
                 sound.options = {"flags": "+bitexact"}
-            t, image = 0, first
-            while image is not None:
+            for t, image in enumerate(chain([first], frames)):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                 frame.pts, frame.time_base = t, Fraction(1, FPS)
                 container.mux(video.encode(frame))
@@ -144,51 +143,22 @@ def write_video(
                     chunk.sample_rate, chunk.pts = SAMPLE_RATE, start
                     chunk.time_base = Fraction(1, SAMPLE_RATE)
                     container.mux(sound.encode(chunk))
-                t, image = t + 1, next(frames, None)
             container.mux(video.encode(None))
             if audio is not None:
                 container.mux(sound.encode(None))
 
 
-def write_levels(path: str | Path, images: np.ndarray) -> None:
-    """Write grey images (n, H, W) uint16 as FFV1, without loss, to an mkv.
-
-    The bytes depend only on the arguments. Raises InputError if `path` cannot be written.
-    """
-    with (
-        atomic(path) as part,
-        av.open(str(part.absolute()), "w", "matroska", {"fflags": "+bitexact"}) as container,
-    ):
-        stream = container.add_stream("ffv1", rate=FPS)
-        stream.pix_fmt, stream.thread_count = "gray16le", 1
-        layout = {"level": "3", "coder": "1", "slices": "4", "g": "1000"}
-        stream.options = layout | {"flags": "+bitexact"}
-        stream.height, stream.width = images.shape[1:]
-        for t, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray16le")
-            frame.pts, frame.time_base = t, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def read_levels(path: str | Path) -> np.ndarray:
-    """The images of `write_levels`: (n, H, W) uint16. Raises InputError as `iter_frames`."""
+    """The frames (n, H, W) uint16 of a grey video. Raises InputError as `iter_frames`."""
     return np.stack([f.to_ndarray(format="gray16le") for _, _, f in _timed_frames(path)])
 
 
 def write_audio(path: str | Path, audio: np.ndarray) -> None:
-    """Write `audio` (n,) in [-1, 1] at 16 kHz, 16 bits, mono: FLAC if `path` ends so, else wav.
+    """Write `audio` (n,) in [-1, 1] as wav: 16 kHz, 16 bits, mono.
 
     Raises InputError if `path` cannot be written.
     """
     pcm = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
-    if Path(path).suffix == ".flac":
-        with atomic(path) as part, av.open(str(part), "w", format="flac") as container:
-            stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-            frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-            frame.sample_rate = SAMPLE_RATE
-            container.mux([*stream.encode(frame), *stream.encode(None)])
-        return
     with atomic(path) as part, wave.open(str(part), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

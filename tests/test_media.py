@@ -243,21 +243,3 @@ def test_no_room(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("said cannot write") == 2
     assert list(tmp_path.iterdir()) == []
-
-
-def test_flac_loses_nothing(tmp_path):
-    x = np.sin(np.arange(20_001) / 30) * np.linspace(0, 1, 20_001)
-    for name in ("a.wav", "a.flac"):
-        media.write_audio(tmp_path / name, x)
-    wav, flac = (media.read_audio(tmp_path / name) for name in ("a.wav", "a.flac"))
-    np.testing.assert_array_equal(wav, flac)
-    assert (tmp_path / "a.flac").stat().st_size < 0.8 * (tmp_path / "a.wav").stat().st_size
-
-
-def test_levels_come_back_exactly_and_have_the_same_bytes_again(tmp_path):
-    images = np.random.default_rng(0).integers(0, 2**16, (5, 48, 64), dtype=np.uint16)
-    images[0, 0, :2] = 0, 65535
-    for name in ("a.mkv", "b.mkv"):
-        media.write_levels(tmp_path / name, images)
-    assert np.array_equal(media.read_levels(tmp_path / "a.mkv"), images)
-    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
+import av
 import numpy as np
 
 from ..captures import CORPUS, NAMES, TEST, recordings_of, titled
@@ -15,7 +16,6 @@ from ..media import (
     InputError,
     atomic,
     check_output,
-    write_audio,
     write_video,
 )
 
@@ -55,6 +55,19 @@ def unseen(name: str) -> np.ndarray:
     said = speech.speak(look["unseen"], UNSEEN_SECONDS, rng, **look["voice"])
     end = np.flatnonzero(np.abs(said.audio) > 1e-3)[-1] + SAMPLE_RATE  # a second of silence after
     return said.audio[:end]
+
+
+def write_flac(path: Path, audio: np.ndarray) -> None:
+    """Write `audio` (n,) in [-1, 1] as FLAC: 16 kHz, 16 bits, mono.
+
+    Raises InputError if `path` cannot be written.
+    """
+    pcm = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
+    with atomic(path) as part, av.open(str(part), "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
 def spoken(speech, frames: int, late: float = 0.0) -> dict[str, np.ndarray]:
@@ -170,5 +183,5 @@ def make(
             views.write(name, film, take, out_dir)
         film.close()
         if "unseen" in actors.parameters()[name]:
-            write_audio(out_dir / f"{name}_unseen.flac", unseen(name))
+            write_flac(out_dir / f"{name}_unseen.flac", unseen(name))
     return files

@@ -1,11 +1,13 @@
 """Views of the test subjects from turned cameras, with depth: a truth for geometry."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from ..captures import DEPTH_UNIT
-from ..media import atomic, write_levels, write_video
+from ..media import FPS, atomic, write_video
 from .motion import REST, Performance, rotations
 from .render import Film
 
@@ -59,3 +61,25 @@ def write(name: str, film: Film, take: Performance, folder: Path) -> None:
     write_levels(folder / f"{name}_views.mkv", steps)
     with atomic(folder / f"{name}_views.npz") as part:
         np.savez_compressed(part, **views)
+
+
+def write_levels(path: str | Path, images: np.ndarray) -> None:
+    """Write grey images (n, H, W) uint16 as FFV1, without loss, to an mkv.
+
+    `media.read_levels` reads them. The bytes depend only on the arguments. Raises InputError if
+    `path` cannot be written.
+    """
+    with (
+        atomic(path) as part,
+        av.open(str(part.absolute()), "w", "matroska", {"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("ffv1", rate=FPS)
+        stream.pix_fmt, stream.thread_count = "gray16le", 1
+        layout = {"level": "3", "coder": "1", "slices": "4", "g": "1000"}
+        stream.options = layout | {"flags": "+bitexact"}
+        stream.height, stream.width = images.shape[1:]
+        for t, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray16le")
+            frame.pts, frame.time_base = t, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

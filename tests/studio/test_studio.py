@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dfa import captures, studio
 from dfa.evaluation import tracker
-from dfa.media import FPS, SAMPLE_RATE, InputError, iter_frames, read_audio
+from dfa.media import FPS, SAMPLE_RATE, InputError, iter_frames, read_audio, write_audio
 
 pytest.importorskip("espeakng_loader")
 from dfa.studio import actors, motion, speech  # noqa: E402
@@ -472,3 +472,12 @@ def test_a_second_made_again_is_the_shipped_one(tmp_path):
     assert {f.name for f in tmp_path.iterdir()} == names
     said, shipped = read_audio(tmp_path / f"{NAME}_unseen.flac"), read_audio(captures.unseen(NAME))
     assert np.allclose(said, shipped, atol=1e-3)
+
+
+def test_flac_loses_nothing(tmp_path):
+    x = np.sin(np.arange(20_001) / 30) * np.linspace(0, 1, 20_001)
+    write_audio(tmp_path / "a.wav", x)
+    studio.write_flac(tmp_path / "a.flac", x)
+    wav, flac = (read_audio(tmp_path / name) for name in ("a.wav", "a.flac"))
+    np.testing.assert_array_equal(wav, flac)
+    assert (tmp_path / "a.flac").stat().st_size < 0.8 * (tmp_path / "a.wav").stat().st_size

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dfa import captures, studio
-from dfa.media import InputError
+from dfa.media import InputError, read_levels
 from dfa.method.face import FOCAL
 
 pytest.importorskip("pyvista")
@@ -64,6 +64,15 @@ def test_who_has_no_views_is_said_in_one_line(tmp_path, monkeypatch):
     (tmp_path / f"{NAME}.mp4").touch()
     with pytest.raises(InputError, match=f"{NAME}_views.npz is missing: it comes with"):
         captures.views(NAME)
+
+
+def test_levels_come_back_exactly_and_have_the_same_bytes_again(tmp_path):
+    images = np.random.default_rng(0).integers(0, 2**16, (5, 48, 64), dtype=np.uint16)
+    images[0, 0, :2] = 0, 65535
+    for name in ("a.mkv", "b.mkv"):
+        views.write_levels(tmp_path / name, images)
+    assert np.array_equal(read_levels(tmp_path / "a.mkv"), images)
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
 
 
 # ------------------------------------------------------------------------------------- rendered
