@@ -1,4 +1,4 @@
-"""Dataset formats of the field: corpora of clips, and the dataset folder of the AD-NeRF family."""
+"""Datasets: corpora of clips, the dataset folder of the AD-NeRF family, augmented voices."""
 
 from .adnerf import AdNerf, as_video, is_adnerf, read_adnerf, read_sound
 from .clips import Clip, find_clips

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recipe import Recipe, digest
 from ..training import pick_device, random_windows, train
-from .audio import N_MFCC, mfcc, variants
+from .audio import N_MFCC
 from .disentangle import DIM_M
 
 DIM_A = 64  # size of f_a
@@ -167,23 +166,6 @@ def augment(mfcc: Tensor, f_m: Tensor, generator: torch.Generator) -> tuple[Tens
         0.5 * rand(B, 1, 1) * drift * randn(B, 1, D) + 0.25 * rand(B, 1, 1) * randn(f_m.shape)
     )
     return mfcc, f_m
-
-
-def augmented(
-    f_m: list[Tensor], audio: list[np.ndarray], seed: int, n: int = 6
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Mouth codes (T, 32) and audio (640 T,) of many people, plus `n` random versions of each.
-
-    Returns lists of codes (T', 32) and MFCC (4T', 20): for each person the original, then the
-    versions (`audio.variants`).
-    """
-    codes, sounds = [], []
-    for i, (m, a) in enumerate(zip(f_m, audio, strict=True)):
-        rng = np.random.default_rng([seed, i])
-        pairs = [(mfcc(a, len(m)), m.numpy()), *variants(a, m.numpy(), n, rng)]
-        sounds += [torch.from_numpy(a) for a, _ in pairs]
-        codes += [torch.from_numpy(m) for _, m in pairs]
-    return codes, sounds
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from ..datasets.voices import variants
 from ..media import frame_count
-from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
+from ..method.audio import N_MFCC, PER_FRAME, mfcc
 from ..method.field_training import region_weights
 from ..recipe import Recipe, digest
 from ..recording import Recording

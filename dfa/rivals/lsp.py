@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..datasets.voices import variants
 from ..evaluation.metrics import mouth_opening
 from ..media import FPS, frame_count, to_and_fro
-from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
+from ..method.audio import N_MFCC, PER_FRAME, mfcc
 from ..method.face import BROWS, EYES, LIPS, in_image
 from ..method.field_training import region_weights
 from ..recipe import Recipe, digest

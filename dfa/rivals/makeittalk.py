@@ -34,8 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.voices import variants
 from ..media import FPS, frame_count, to_and_fro
-from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
+from ..method.audio import N_MFCC, PER_FRAME, mfcc
 from ..method.face import BROWS, EYES, LINES, LOWER_LIDS, UPPER_LIDS, in_image
 from ..method.field_training import region_weights
 from ..recipe import Recipe, digest

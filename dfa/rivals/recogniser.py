@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from ..datasets.adnerf import read_features
+from ..datasets.voices import variants
 from ..media import FPS, InputError
-from ..method.audio import N_MFCC, PER_FRAME, mfcc, variants
+from ..method.audio import N_MFCC, PER_FRAME, mfcc
 from ..recipe import Recipe, digest
 from ..training import WEIGHTS, load, pick_device, train
 
@@ -67,7 +68,7 @@ class SpeechRecogniser(nn.Module):
 def utterances(
     audio: np.ndarray, spans: np.ndarray, texts: list[str], rng: np.random.Generator, n: int
 ) -> tuple[list[Tensor], list[str]]:
-    """The sentences of a recording: once as they are, and `n` times augmented (`audio.variants`).
+    """The sentences of a recording: once as they are, and `n` times augmented (`variants`).
 
     Args:
         audio: (640 T,). spans: (len(texts), 2), start and end of each sentence in seconds.

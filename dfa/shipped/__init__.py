@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from .. import captures
+from ..datasets.voices import augmented
 from ..evaluation import expert
 from ..gpu import proof
 from ..media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
 from ..method.crossmodal import CrossModalRecipe, train_cme
 from ..method.disentangle import DisentanglementRecipe, train_disentangler
 from ..method.gpvae import VAERecipe, train_vae
-from ..method.sync import SyncRecipe, augmented, train_sync
+from ..method.sync import SyncRecipe, train_sync
 from ..method.talking_head import Corpus
 from ..profiles import Profile, profile
 from ..recording import Recording

@@ -145,14 +145,3 @@ def test_training_hears_the_sound_of_the_frames_it_sees(monkeypatch, tmp_path):
     assert torch.equal(a[:, ::4], m[..., :20]) and torch.equal(a[:, 3::4], m[..., :20])
     assert len({float(x[0, 0]) for x in m}) > 4  # other cuts
     torch.testing.assert_close(model.f_m_std, torch.cat(f_m).std(0))
-
-
-def test_augmented_has_each_original_first():
-    rng = np.random.default_rng(0)
-    audio = [rng.normal(0, 0.1, 640 * 30).astype(np.float32) for _ in range(2)]
-    f_m = [torch.randn(30, 32) for _ in range(2)]
-    codes, sounds = sync.augmented(f_m, audio, 0, n=2)
-    assert len(codes) == len(sounds) == 6
-    for i in range(2):
-        torch.testing.assert_close(codes[3 * i], f_m[i])
-        np.testing.assert_array_equal(sounds[3 * i], sync.mfcc(audio[i], 30))
