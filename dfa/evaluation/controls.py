@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..method.disentangle import DIM_E, DIM_M, EYE_POINTS, MOUTH_POINTS, Disentangler
-from ..method.face import LEFT_EYE, RIGHT_EYE, expression, expression_landmarks
+from ..method.face import LEFT_EYE, MP_68, RIGHT_EYE, FaceModel
 
 
 class Assigned:
@@ -74,6 +75,30 @@ def no_swap(plain: Disentangler, landmarks: Tensor) -> Assigned:
         return plain.decode(z[..., :DIM_M], z[..., DIM_M:])
 
     return Assigned(lambda l: torch.cat(plain.encode(l), -1), decode, landmarks, plain.scale)
+
+
+@cache
+def _expression_basis() -> tuple[Tensor, Tensor]:
+    """S_mean (204,) and B_exp (204, 40) of eq. 1 at the 68 points, metres."""
+    mean, _, B_exp = FaceModel.load().at_mediapipe()
+    return torch.from_numpy(mean[MP_68]).flatten(), torch.from_numpy(B_exp[MP_68]).flatten(0, 1)
+
+
+def expression(landmarks: Tensor, sigma: float = 1e-5) -> Tensor:
+    """The most probable F_exp (..., 40) of eq. 1 for frontal landmarks (..., 68, 3), metres.
+
+    Regularised least squares in closed form: coordinates have the standard deviation `sigma`
+    (metres), F_exp is N(0, 1), identity is the mean head. Inverts `expression_landmarks`.
+    """
+    mean, B = (x.double() for x in _expression_basis())
+    inverse = torch.linalg.solve(B.T @ B + sigma**2 * torch.eye(B.shape[1]), B.T)
+    return ((landmarks.flatten(-2) - mean) @ inverse.T).to(landmarks.dtype)
+
+
+def expression_landmarks(F_exp: Tensor) -> Tensor:
+    """Landmarks of the mean head (eq. 1): F_exp (..., 40) -> l (..., 68, 3), metres."""
+    mean, B = _expression_basis()
+    return (mean + F_exp @ B.T).unflatten(-1, (68, 3))
 
 
 def pca(landmarks: Tensor) -> Assigned:

@@ -130,27 +130,3 @@ def in_image(h: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     pose_of, points = (torch.from_numpy(np.asarray(x, np.float32)) for x in (h, landmarks))
     X = pose(pose_of, points).numpy()  # (T, 68, 3) in the camera
     return np.asarray(project(X))
-
-
-@cache
-def _expression_basis() -> tuple[Tensor, Tensor]:
-    """S_mean (204,) and B_exp (204, 40) of eq. 1 at the 68 points, metres."""
-    mean, _, B_exp = FaceModel.load().at_mediapipe()
-    return torch.from_numpy(mean[MP_68]).flatten(), torch.from_numpy(B_exp[MP_68]).flatten(0, 1)
-
-
-def expression(landmarks: Tensor, sigma: float = 1e-5) -> Tensor:
-    """The most probable F_exp (..., 40) of eq. 1 for frontal landmarks (..., 68, 3), metres.
-
-    Regularised least squares in closed form: coordinates have the standard deviation `sigma`
-    (metres), F_exp is N(0, 1), identity is the mean head. Inverts `expression_landmarks`.
-    """
-    mean, B = (x.double() for x in _expression_basis())
-    inverse = torch.linalg.solve(B.T @ B + sigma**2 * torch.eye(B.shape[1]), B.T)
-    return ((landmarks.flatten(-2) - mean) @ inverse.T).to(landmarks.dtype)
-
-
-def expression_landmarks(F_exp: Tensor) -> Tensor:
-    """Landmarks of the mean head (eq. 1): F_exp (..., 40) -> l (..., 68, 3), metres."""
-    mean, B = _expression_basis()
-    return (mean + F_exp @ B.T).unflatten(-1, (68, 3))

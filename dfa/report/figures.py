@@ -17,9 +17,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
 
+from ..evaluation.controls import expression
 from ..media import write_video
 from ..method.disentangle import EYE_POINTS, MOUTH_POINTS
-from ..method.face import INNER_LIPS, LINES, FaceModel, expression, pose, project
+from ..method.face import INNER_LIPS, LINES, FaceModel, pose, project
 from . import machine
 from .provenance import DPI
 

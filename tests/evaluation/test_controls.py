@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from dfa.evaluation.controls import Assigned, no_swap, pca, probe, separation
+from dfa.evaluation.controls import (
+    Assigned,
+    expression,
+    expression_landmarks,
+    no_swap,
+    pca,
+    probe,
+    separation,
+)
 from dfa.method.disentangle import DIM_E, EYE_POINTS, MOUTH_POINTS, Disentangler
-from dfa.method.face import expression_landmarks
 
 
 class Leaky:
@@ -119,3 +126,12 @@ def test_probe_predicts_what_it_has_not_seen():
     features = np.concatenate([np.sin(t * k) for k in np.linspace(0.001, 0.1, 30)], 1)
     slow = np.cumsum(np.random.default_rng(0).normal(size=500))
     assert probe(features, slow).mean() < 0.5
+
+
+def test_expression_is_found_again():
+    F_exp = torch.randn(7, 40, generator=torch.Generator().manual_seed(0))
+    l = expression_landmarks(F_exp)
+    assert torch.allclose(expression(l), F_exp, atol=2e-2)
+    assert torch.allclose(expression_landmarks(expression(l)), l, atol=1e-6)
+    # the more noise is expected, the nearer to the neutral face
+    assert expression(l, 1e-2).norm() < 0.7 * expression(l, 1e-4).norm()

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dfa.method import face
-from dfa.method.face import FaceModel, expression, expression_landmarks
+from dfa.method.face import FaceModel
 
 # Each iBUG point's partner across the face, as annotators of the 300-W data mirror them.
 MIRROR = [
@@ -133,12 +133,3 @@ def test_looking_to_the_side_turns_the_nose(model):
         h[5], h[angle] = 1.4, 0.3
         moved = face.project(face.pose(h, L))[30] - face.project(L + torch.tensor([0, 0, 1.4]))[30]
         assert sign * moved[axis] > 0.02
-
-
-def test_expression_is_found_again():
-    F_exp = torch.randn(7, 40, generator=torch.Generator().manual_seed(0))
-    l = expression_landmarks(F_exp)
-    assert torch.allclose(expression(l), F_exp, atol=2e-2)
-    assert torch.allclose(expression_landmarks(expression(l)), l, atol=1e-6)
-    # the more noise is expected, the nearer to the neutral face
-    assert expression(l, 1e-2).norm() < 0.7 * expression(l, 1e-4).norm()
