@@ -131,7 +131,7 @@ def take(studio):
 def tracks(tmp_path_factory):
     """Three corpus captures, tracked for 8 s each: their names and the folder of the run."""
     from dfa import captures
-    from dfa.method.tracking import tracked
+    from dfa.datasets.tracks import tracked
 
     names, runs = captures.CORPUS[:3], tmp_path_factory.mktemp("runs")
     for name, file in zip(names, captures.tracks(names, runs), strict=True):

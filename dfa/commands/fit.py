@@ -99,10 +99,10 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     import torch
 
     from .. import __version__
+    from ..datasets.tracks import tracked
     from ..media import duration
     from ..method.fast_field import FastField
     from ..method.talking_head import fit
-    from ..method.tracking import tracked
     from ..profiles import profile
     from ..recording import Recording, check_room
     from ..training import metadata, pick_device, rank_and_world, rank_zero_first, say

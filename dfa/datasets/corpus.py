@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from ..media import FPS, InputError, check_output, write_text
 from ..method import tracking
-from ..method.tracking import tracker
 from ..recording import Attributes
 from .clips import Clip, find_clips, transcript
+from .tracks import tracker
 
 MANIFEST = "manifest.jsonl"
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ..media import InputError, iter_frames, read_voice, square, write_audio
 from ..method.face import FOCAL
-from ..method.tracking import _quiet, tracked
+from ..method.tracking import _quiet
 from ..recording import Attributes, training_frames
 from .adnerf import ORIGIN, camera_to_world, read_features, track_params
+from .tracks import tracked
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97]
 HEAD, NECK, TORSO, BACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)  # BGR, parsing/

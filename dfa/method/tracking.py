@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,10 +20,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from ..media import FPS, InputError, iter_frames, sha256, square
-from ..recipe import code_of, digest
+from ..media import FPS, InputError, iter_frames, square
 from ..recording import Attributes
-from . import face
 from .face import FOCAL, LEFT_EYE, MP_68, RIGHT_EYE, FaceModel, matrix_to_euler
 
 SHORTEST = 2.0  # seconds; a shorter video shows too few blinks and views of the face
@@ -326,27 +323,3 @@ def _interpolated(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     at, flat = np.flatnonzero(~lost), values.reshape(len(values), -1)
     columns = [np.interp(np.arange(len(lost)), at, c) for c in flat.T]
     return np.stack(columns, 1).reshape(len(lost), *values.shape[1:])
-
-
-@cache
-def tracker() -> str:
-    """SHA-256 of the tracking code and the face model: changes if `track` may change."""
-    return digest(code_of(track), sha256(face.FILE))
-
-
-def tracked(
-    video: str | Path, path: Path, seconds: float | None = None, identity: np.ndarray | None = None
-) -> Attributes:
-    """Attributes of a video. Loads `path` if it comes from the same video and tracker, else tracks.
-
-    seconds, identity: as of `track`. Writes `path` (.npz) and its key, which is also that of the
-    file. Raises InputError as `track`.
-    """
-    source = sha256(video), seconds, identity, tracker()
-    key = lambda: digest(*source, sha256(path))  # noqa: E731
-    marker = path.with_suffix(".key")
-    if not (path.exists() and marker.exists() and marker.read_text() == key()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        track(video, seconds=seconds, identity=identity).save(path)
-        marker.write_text(key())
-    return Attributes.load(path)

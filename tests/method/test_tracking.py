@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dfa import captures
+from dfa.datasets.tracks import tracked
 from dfa.media import InputError, frames_of, iter_frames, read_audio, write_video
 from dfa.method import face, tracking
 from dfa.method.face import FOCAL, MP_68, FaceModel
@@ -242,15 +243,15 @@ def test_a_second_video_is_tracked_with_the_face_of_the_first(frames, tmp_path, 
     videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     for video, part in zip(videos, (frames[:75], frames[100:175]), strict=True):
         write_video(video, part, lossless=True)
-    first = tracking.tracked(videos[0], tmp_path / "a.npz")
-    own = tracking.tracked(videos[1], tmp_path / "b.npz")
+    first = tracked(videos[0], tmp_path / "a.npz")
+    own = tracked(videos[1], tmp_path / "b.npz")
     assert not np.allclose(own.F_id, first.F_id, atol=1e-2)
-    second = tracking.tracked(videos[1], tmp_path / "b.npz", identity=first.F_id)
+    second = tracked(videos[1], tmp_path / "b.npz", identity=first.F_id)
     np.testing.assert_array_equal(second.F_id, first.F_id)
     np.testing.assert_array_equal(second.points, own.points)
     assert not np.allclose(second.h[:, 5], own.h[:, 5], atol=1e-5)  # another face, another distance
     monkeypatch.setattr(tracking, "track", None)  # the same again is read
-    again = tracking.tracked(videos[1], tmp_path / "b.npz", identity=first.F_id)
+    again = tracked(videos[1], tmp_path / "b.npz", identity=first.F_id)
     np.testing.assert_array_equal(again.h, second.h)
 
 
