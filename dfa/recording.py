@@ -117,17 +117,8 @@ def scratch() -> str:
     return folder
 
 
-def check_room(T: int, size: int, memory: int = 0) -> None:
-    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit on the disk.
-
-    memory: bytes that a training needs; also raises if this machine has less. 0: not checked.
-    """
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    if 0 < has < memory:
-        raise InputError(
-            f"training at {size}x{size} pixels needs about {memory / 1e9:.1f} GB of memory, this"
-            f" machine has {has / 1e9:.1f} GB: choose a smaller size"
-        )
+def check_room(T: int, size: int) -> None:
+    """Raise InputError if the frames (T, size, size, 3) of a recording do not fit on the disk."""
     n = T * size * size * 3
     if n <= IN_MEMORY:
         return

@@ -14,8 +14,9 @@ import torch
 
 from dfa import captures, media
 from dfa.cli import main
-from dfa.commands.fit import alone_in
+from dfa.commands.fit import alone_in, check_memory
 from dfa.evaluation.syncnet import SyncNet
+from dfa.media import InputError
 
 SIZE = 256
 
@@ -102,6 +103,26 @@ def test_an_output_is_no_input(clips, tmp_path, capsys):
     copied = ["speak", tmp_path, "--audio", speech, "--pose-from", video, "-o", video]
     assert "is an input" in fails(capsys, *copied)
     assert [p.read_bytes() for p in (video, speech)] == before
+
+
+def test_a_training_that_needs_more_memory_than_there_is():
+    check_memory(10**6, 512)
+    with pytest.raises(InputError, match="at 512x512 pixels needs about 1000000.0 GB of memory"):
+        check_memory(10**15, 512)
+
+
+@pytest.mark.parametrize(
+    "package, command",
+    [("pyvista", "pip install 'dfa[studio]'"), ("voila", "pip install 'dfa[study]'"),
+     ("torch.nn", "pip install .")],
+)  # fmt: skip
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch, capsys, package, command):
+    def run(args):
+        raise ModuleNotFoundError(name=package)
+
+    monkeypatch.setattr("dfa.commands.origin.run", run)
+    said = fails(capsys, "origin", "x.png")
+    assert said == f"dfa: this needs the package {package.partition('.')[0]}: {command}"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked on Windows")

@@ -94,6 +94,16 @@ def alone_in(out: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def check_memory(needed: int, size: int) -> None:
+    """Raise InputError if this machine has less memory than the `needed` bytes of a training."""
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    if 0 < has < needed:
+        raise InputError(
+            f"training at {size}x{size} pixels needs about {needed / 1e9:.1f} GB of memory, this"
+            f" machine has {has / 1e9:.1f} GB: choose a smaller size"
+        )
+
+
 def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) -> None:
     """Train a talking head on a video with the audio (n,), 16 kHz, and write its model.json."""
     import torch
@@ -115,8 +125,9 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     if p.field_steps < 1:
         raise InputError("--steps must be 1 or more")
     device = pick_device(args.device)
-    memory = FastField.training_memory(p.field_size)
-    check_room(round(duration(video) * FPS), p.field_size, memory if device.type == "cpu" else 0)
+    if device.type == "cpu":
+        check_memory(FastField.training_memory(p.field_size), p.field_size)
+    check_room(round(duration(video) * FPS), p.field_size)
     say("tracking")
     with rank_zero_first(device):
         attributes = tracked(video, out / "attributes.npz")
