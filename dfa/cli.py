@@ -10,18 +10,11 @@ from .commands import bench, captures, export, fit, origin, score, speak, track,
 from .media import InputError
 
 COMMANDS = (track, fit, speak, score, export, bench, origin, captures, weights)
-# What a missing package belongs to: pip install 'dfa[EXTRA]'.
-EXTRAS = {
-    "python_speech_features": "syncnet",
-    "voila": "study",
-    **dict.fromkeys(
-        ("anny", "espeakng_loader", "onnxruntime", "pypinyin", "pyvista", "vtkmodules", "warp"),
-        "studio",
-    ),
-    **dict.fromkeys(
-        ("great_tables", "ipywidgets", "IPython", "krippendorff", "matplotlib", "pypdf"),
-        "notebooks",
-    ),
+EXTRAS = {  # pip install 'dfa[EXTRA]' -> packages that it brings
+    "notebooks": "great_tables ipywidgets IPython krippendorff matplotlib pypdf",
+    "studio": "anny espeakng_loader onnxruntime pypinyin pyvista vtkmodules warp",
+    "study": "voila",
+    "syncnet": "python_speech_features",
 }
 
 
@@ -60,8 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         package = (e.name or str(e)).partition(".")[0]
         if package == "dfa":
             raise
-        command = f"pip install 'dfa[{EXTRAS[package]}]'" if package in EXTRAS else "pip install ."
-        print(f"dfa: this needs the package {package}: {command}", file=sys.stderr)
+        extra = next((x for x, packages in EXTRAS.items() if package in packages.split()), None)
+        what = f"'dfa[{extra}]'" if extra else "."
+        print(f"dfa: this needs the package {package}: pip install {what}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `dfa origin … | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

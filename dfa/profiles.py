@@ -83,21 +83,16 @@ def profile(name: str) -> Profile:
         if not keys:
             names = ", ".join(["steps", *known])
             raise InputError(f"no setting {key!r} of a profile: choose one of {names}")
-        kind = type(getattr(p, keys[0]))
+        kind, what = type(getattr(p, keys[0])), f"{key}={text}: this setting is"
         try:
             value = tuple(text.split("+")) if kind is tuple else kind(text)
         except ValueError as error:
-            raise InputError(
-                f"{key}={text}: this setting is of the type {kind.__name__}"
-            ) from error
+            raise InputError(f"{what} of the type {kind.__name__}") from error
         # one spelling for a value: it is the folder's name too
         plain = kind is tuple or re.fullmatch(r"(0|[1-9]\d*)(\.\d*[1-9])?", text, re.ASCII)
         if kind is tuple:
-            known_names = TEST if key == "test" else CORPUS
-            good, wanted = (
-                set(value) <= set(known_names),
-                f"of {', '.join(known_names)}, joined by +",
-            )
+            names = TEST if key == "test" else CORPUS
+            good, wanted = set(value) <= set(names), f"of {', '.join(names)}, joined by +"
         elif key in ("size", "field_size"):
             good, wanted = value in SIDES, "an even number from 32 to 4096"
         else:
@@ -105,7 +100,7 @@ def profile(name: str) -> Profile:
             wanted = f"{least} or more" if least else "more than 0, below a billion"
             good = 0 < value < 1e9 and value >= least
         if not (good and plain):
-            raise InputError(f"{key}={text}: this setting is {wanted}")
+            raise InputError(f"{what} {wanted}")
         effort = {"rival_effort": value / 1000} if key == "steps" else {}
         p = replace(p, **dict.fromkeys(keys, value), **effort)
     if len({*p.corpus, *p.test}) < len(p.corpus) + len(p.test):

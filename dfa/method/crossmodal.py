@@ -270,9 +270,7 @@ def train_cme(
         return cme.loss(vae, windows.to(where), sounds, BOP, g)
 
     data, label = digest(*x, *(f_a or [])), "cross-modal encoder"
-    history = train(
-        cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label
-    )  # fmt: skip
+    history = train(cme, loss, recipe, path=path, seed=seed, data=data, uses=[vae], label=label)
     return cme.cpu(), history
 
 
