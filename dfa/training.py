@@ -2,23 +2,17 @@
 
 The random numbers of a step depend only on the seed and the number of the step, and a checkpoint
 holds the state of the optimiser. So a stopped run that continues ends with the same bits.
-
-Processes started by `torchrun` or `fabric run` train together, each on its own device.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,10 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .media import InputError, atomic, packaged
+from .processes import connected, copy_from_first, mean_over_processes, rank_and_world, say
 from .recipe import Recipe, key
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 WEIGHTS = Path(__file__).parent / "data" / "weights"  # of the package: by `dfa weights`
 PRECISIONS = ("32-true", "bf16-mixed")  # not float16, which needs a loss scale
@@ -60,39 +52,6 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def own_part(i: Tensor) -> Tensor:
-    """The part (n / world, ...) of this process of a batch (n, ...) that is equal in all processes.
-
-    With one process, the whole batch. Parts are equally large, so the mean of the gradients of all
-    processes is the gradient of a loss that is a mean over the batch:
-
-        i = own_part(torch.randint(len(data), (n,), generator=g))
-
-    Later random numbers from `g` are the same in each process. Raises InputError if n is not
-    divisible by the number of processes.
-    """
-    rank, world = rank_and_world()
-    if len(i) % world:
-        raise InputError(
-            f"a batch of {len(i)} cannot be shared by {world} processes: start a number of"
-            f" processes that divides {len(i)}"
-        )
-    return i[rank::world]
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Number of this process, and how many there are; (0, 1) for a single process."""
-    if "LOCAL_RANK" not in os.environ:
-        return 0, 1
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-
-
-def say(*words: object, file: TextIO | None = None) -> None:
-    """`print` without buffering, only in the first process."""
-    if rank_and_world()[0] == 0:
-        print(*words, file=file, flush=True)
-
-
 def _autocast(device: torch.device, precision: str | None) -> torch.autocast:
     """The context of a forward pass; `precision` as of `train`."""
     default = "bf16-mixed" if device.type == "cuda" else "32-true"
@@ -100,71 +59,6 @@ def _autocast(device: torch.device, precision: str | None) -> torch.autocast:
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-
-
-def _fabric(device: torch.device) -> Fabric:
-    """Lightning Fabric for a model on `device`, connected with the other processes, if any."""
-    # Hide the options of `fabric run`: Fabric would reject a model on another device.
-    options = {k: os.environ.pop(k) for k in [*os.environ] if k.startswith("LT_")}
-    try:
-        accelerator = device.type
-        with warnings.catch_warnings(action="ignore"):
-            from lightning_fabric import Fabric  # slow to import, not needed to load weights
-            from lightning_fabric.strategies import DDPStrategy
-
-            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-            world = rank_and_world()[1]
-            if world == 1:
-                layout = {"devices": [device.index or 0] if device.type == "cuda" else 1}
-            else:
-                here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-                # Both: a process may train one model on the CPU and the next on its GPU. NCCL
-                # does not connect processes that share a GPU; gloo does, through the CPU.
-                own_gpu = here <= torch.cuda.device_count()
-                backend = "cpu:gloo,cuda:nccl" if own_gpu else "gloo"
-                accelerator = accelerator if own_gpu else "cpu"
-                strategy = DDPStrategy(process_group_backend=backend)
-                layout = {"devices": here, "num_nodes": world // here, "strategy": strategy}
-            fabric = Fabric(accelerator=accelerator, **layout)
-            fabric.launch()
-    finally:
-        os.environ.update(options)
-    return fabric
-
-
-def _average(
-    fabric: Fabric, logged: dict[str, float], parameters: list[nn.Parameter]
-) -> dict[str, float]:
-    """Replace the gradients by their mean over all processes. Returns the mean of `logged` too.
-
-    One message for all. A parameter without a gradient counts as zero: another process may have
-    one. As all processes know the mean loss, all stop if it is not finite.
-    """
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    numbers = grads[0].new_tensor([*logged.values()])
-    flat = torch.cat([numbers, *(g.flatten() for g in grads)])
-    # Not "mean": with gloo and nccl together, Fabric asks gloo, which has no mean.
-    mean = fabric.all_reduce(flat, reduce_op="sum") / fabric.world_size
-    numbers, *means = mean.split([len(logged), *(p.numel() for p in parameters)])
-    for p, grad in zip(parameters, means, strict=True):
-        p.grad = grad.view_as(p).to(p)  # processes that share a GPU average on the CPU
-    return dict(zip(logged, numbers.tolist(), strict=True))
-
-
-@contextmanager
-def rank_zero_first(device: torch.device):
-    """Run the block in the first process, then in the others, which find its files."""
-    if rank_and_world()[1] == 1:
-        yield
-        return
-    with _fabric(device).rank_zero_first():
-        yield
-
-
-def _as_rank_0(model: nn.Module) -> None:
-    """Copy the weights and buffers of the first process to all processes."""
-    for tensor in model.state_dict().values():
-        torch.distributed.broadcast(tensor, 0)
 
 
 def save(model: nn.Module, path: str | Path, **metadata: object) -> None:
@@ -323,7 +217,7 @@ def train(
     """Train `model` in place, on its device, for `recipe.steps` steps of AdamW. Resumable.
 
     With several processes, gradients are averaged, all end with the same weights, and the first one
-    writes and prints. `own_part` gives each process its part of a batch.
+    writes and prints. `processes.own_part` gives each process its part of a batch.
 
     Args:
         model: has all trained parameters, with their initial values.
@@ -361,14 +255,15 @@ def train(
         return meta["history"]
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
-    fabric, autocast = _fabric(device), _autocast(device, precision)
+    fabric = connected(device) if world > 1 else None
+    autocast = _autocast(device, precision)
     rates = [group["lr"] for group in groups]
     optimiser = make_optimiser(groups, recipe)
     progress = _load_checkpoint(partial, identity, model, optimiser)
     if start := progress.step:
         say(f"{label}: continuing from step {start}")
-    if world > 1:
-        _as_rank_0(model)
+    if fabric:
+        copy_from_first(model)
     generator = torch.Generator()
     began = saved = shown = time.monotonic()
     for step in range(start, steps):
@@ -378,8 +273,8 @@ def train(
         logged = {"loss": loss.item(), **parts}
 
         def average(logged: dict[str, float] = logged) -> None:
-            if world > 1:
-                logged.update(_average(fabric, logged, parameters))
+            if fabric:
+                logged.update(mean_over_processes(fabric, logged, parameters))
 
         update(model, optimiser, rates, recipe, step, loss, average)
         if not math.isfinite(logged["loss"]):
@@ -394,8 +289,8 @@ def train(
             current = replace(progress, seconds=progress.seconds + now - began)
             _save_checkpoint(partial, identity, model, optimiser, current)
     model.eval()
-    if world > 1:
-        _as_rank_0(model)  # batch normalisation has other statistics in each process
+    if fabric:
+        copy_from_first(model)  # batch normalisation has other statistics in each process
     if rank == 0:
         seconds = round(progress.seconds + time.monotonic() - began, 1)
         # Random numbers after a training are the same if it is loaded.
@@ -403,5 +298,6 @@ def train(
         about = dict(history=progress.history, steps=steps, seed=seed, seconds=seconds, rng=rng)
         save(model, path, key=identity, recipe=asdict(recipe), **about)
         partial.unlink(missing_ok=True)
-    fabric.barrier()  # all wait for the file
+    if fabric:
+        fabric.barrier()  # all wait for the file
     return progress.history

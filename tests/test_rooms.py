@@ -18,7 +18,8 @@ FILES = {
 # command line's) and for type checkers are apart.
 FLOORS = [
     {"media", "recipe"},
-    {"captures", "training", "recording"},
+    {"captures", "processes", "recording"},
+    {"training"},
     {"profiles"},
     {"method"},
     {"datasets", "studio"},

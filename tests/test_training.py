@@ -12,6 +12,7 @@ from torch import nn
 
 from dfa import training
 from dfa.media import InputError
+from dfa.processes import own_part
 from dfa.recipe import Recipe, digest
 
 
@@ -40,7 +41,7 @@ def fit(path, recipe=RECIPE, die_at=None, dropout=0.2, **changes):
         calls.append(1)
         if len(calls) == die_at:
             raise Killed
-        x = DATA[training.own_part(torch.randint(64, (16,), generator=g))]
+        x = DATA[own_part(torch.randint(64, (16,), generator=g))]
         off = model.net(x[:, :4]) - x[:, 4:]
         return off.square().mean(), {"off": off.abs().mean().item()}
 
@@ -214,17 +215,17 @@ def test_shares_of_a_batch(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     i = torch.arange(8)
-    assert torch.equal(training.own_part(i), i)
+    assert torch.equal(own_part(i), i)
     parts = []
     for rank in "01":
         for name, value in (("LOCAL_RANK", rank), ("RANK", rank), ("WORLD_SIZE", "2")):
             monkeypatch.setenv(name, value)
-        parts.append(training.own_part(i))
+        parts.append(own_part(i))
         assert training.pick_device("cuda") == torch.device("cuda", int(rank))
     assert sorted(torch.cat(parts).tolist()) == i.tolist()
     assert len(parts[0]) == len(parts[1])
     with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 processes"):
-        training.own_part(i[:7])
+        own_part(i[:7])
 
 
 def test_a_device_that_is_not_there_is_one_line(monkeypatch):

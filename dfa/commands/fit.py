@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
     """Make the folder, and hold a lock on it. Raises InputError if another process holds it."""
-    from ..training import rank_and_world
+    from ..processes import rank_and_world
 
     out.mkdir(parents=True, exist_ok=True)
     if fcntl is None or rank_and_world()[0]:  # the first of several processes holds it for all
@@ -113,9 +113,10 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     from ..media import duration
     from ..method.fast_field import FastField
     from ..method.talking_head import fit
+    from ..processes import rank_and_world, rank_zero_first, say
     from ..profiles import profile
     from ..recording import Recording, check_room
-    from ..training import metadata, pick_device, rank_and_world, rank_zero_first, say
+    from ..training import metadata, pick_device
 
     out, p = Path(args.output), profile(args.profile)
     if args.size is not None:

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..media import InputError
+from ..processes import own_part
 from ..recipe import Recipe, digest
 from ..recording import Frames
-from ..training import load, own_part, pick_device, train
+from ..training import load, pick_device, train
 from .disentangle import DIM_E
 from .face import LEFT_EYE, LIPS, RIGHT_EYE
 from .fast_field import FastField

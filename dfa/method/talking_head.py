@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..media import frame_count, to_and_fro
+from ..processes import rank_and_world, say
 from ..recording import Attributes, Recording
-from ..training import WEIGHTS, load, rank_and_world, save, say
+from ..training import WEIGHTS, load, save
 from .audio import mfcc
 from .crossmodal import CrossModalEncoder, CrossModalRecipe, sample_personal, train_cme
 from .disentangle import DIM_M, Disentangler

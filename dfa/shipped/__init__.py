@@ -26,13 +26,14 @@ from ..method.disentangle import DisentanglementRecipe, train_disentangler
 from ..method.gpvae import VAERecipe, train_vae
 from ..method.sync import SyncRecipe, train_sync
 from ..method.talking_head import Corpus
+from ..processes import say
 from ..profiles import Profile, profile
 from ..recording import Recording
 from ..report.machine import root
 from ..rivals.recogniser import SHIPPED, RecogniserRecipe, train_recogniser, utterances
 from ..studio import readers, tracker_model
 from ..studio import talkers as speech
-from ..training import WEIGHTS, save, say
+from ..training import WEIGHTS, save
 
 
 @dataclass(frozen=True)

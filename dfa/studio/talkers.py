@@ -19,9 +19,9 @@ import numpy as np
 
 from .. import captures
 from ..media import SAMPLES_PER_FRAME, InputError, atomic, check_output
+from ..processes import say
 from ..recipe import code_of, digest
 from ..recording import Attributes, Recording
-from ..training import say
 from . import actors, check_software, motion, spoken
 from .sentences import sentences
 from .speech import speak

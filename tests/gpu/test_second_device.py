@@ -4,7 +4,6 @@ A tensor that is left on the CPU raises here as it does on a GPU.
 """
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,13 +22,6 @@ DEVICE = f"{second_device.NAME}:0"
 TRAININGS = trainings.trainings()
 
 
-@pytest.fixture
-def unlaunched(monkeypatch):
-    """Fabric knows no such device, and a single process needs nothing of it."""
-    alone = SimpleNamespace(barrier=lambda: None)
-    monkeypatch.setattr(training, "_fabric", lambda device: alone)
-
-
 def histories(folder):
     found = {p.name: training.metadata(p)["history"] for p in sorted(folder.glob("*.safetensors"))}
     return {name: [entry["loss"] for entry in history] for name, history in found.items()}
@@ -44,7 +36,7 @@ def rendered(made):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_training_gives_there_what_it_gives_on_the_cpu(name, tmp_path, unlaunched):
+def test_a_training_gives_there_what_it_gives_on_the_cpu(name, tmp_path):
     losses, frames = {}, {}
     for device in ("cpu", DEVICE):
         folder = tmp_path / device.partition(":")[0]
@@ -59,7 +51,7 @@ def test_a_training_gives_there_what_it_gives_on_the_cpu(name, tmp_path, unlaunc
     assert difference.size == 0 or np.abs(difference).mean() < 0.5  # grey levels of 255
 
 
-def test_the_proof_compares_it_with_the_cpu(tmp_path, unlaunched, monkeypatch):
+def test_the_proof_compares_it_with_the_cpu(tmp_path, monkeypatch):
     there = replace(proof.MINIATURE, device=DEVICE)
     found = proof.agreement(there, tmp_path)
     assert found["agrees"] and list(found["difference"]) == [*there.names]
@@ -88,7 +80,7 @@ def test_mixed_precision_learns_the_same(name):
 
 
 @pytest.mark.parametrize("name", ["F_d", "Trans GP-VAE", "fast field", "Wav2Lip"])
-def test_a_tensor_left_on_the_cpu_is_seen(name, tmp_path, unlaunched):
+def test_a_tensor_left_on_the_cpu_is_seen(name, tmp_path):
     """The output of the first layer that is run is planted on the CPU."""
     planted = []
 
