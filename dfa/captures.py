@@ -98,12 +98,6 @@ def recording(name: str, runs: str | Path, size: int) -> Recording:
     return Recording.join(*loaded) if name in TEST else loaded[0]
 
 
-def sound(name: str, seconds: float | None = None) -> np.ndarray:
-    """The sound of a sample capture, or its beginning: (n,) at 16 kHz."""
-    n = None if seconds is None else round(seconds * FPS) * SAMPLES_PER_FRAME
-    return read_audio(path(name))[:n]
-
-
 def sentences(name: str, seconds: float) -> dict[str, np.ndarray]:
     """Speech, not in any capture, for the generated videos of a test subject.
 

@@ -20,7 +20,7 @@ from .. import captures
 from ..datasets.voices import augmented
 from ..evaluation import expert
 from ..gpu import proof
-from ..media import SAMPLE_RATE, SAMPLES_PER_FRAME, InputError
+from ..media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, InputError, read_audio
 from ..method.crossmodal import CrossModalRecipe, train_cme
 from ..method.disentangle import DisentanglementRecipe, train_disentangler
 from ..method.gpvae import VAERecipe, train_vae
@@ -78,7 +78,8 @@ def spoken(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
     """Audio (n,), spans (k, 2) in seconds and texts of all sentences, of captures and talkers."""
     for name in names:
-        truth, audio = captures.truth(name), captures.sound(name, seconds)
+        truth, n = captures.truth(name), round(seconds * FPS) * SAMPLES_PER_FRAME
+        audio = read_audio(captures.path(name))[:n]
         whole = truth["sentences"][:, 1] * SAMPLE_RATE < len(audio)
         yield audio, truth["sentences"][whole], [str(t) for t in truth["transcripts"][whole]]
     for path in paths:
