@@ -12,11 +12,15 @@ from types import EllipsisType
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.ndimage import binary_opening
 from scipy.signal import welch
+from torch import Tensor
 
 from ..media import FPS
+from ..method.disentangle import DIM_M, Disentangler
+from ..method.face import LEFT_EYE, LOWER_LIDS, RIGHT_EYE, UPPER_LIDS
 from .statistics import clips
 
 BLINK_CLIP = 1.2  # seconds in which blinks are counted: a generated sentence has about 10 s
@@ -219,6 +223,14 @@ class Blinks(NamedTuple):
     onsets: np.ndarray  # (n,) first frame
     durations: np.ndarray  # (n,) frames below the middle of open and closed
     depths: np.ndarray  # (n,) smallest opening
+
+
+@torch.inference_mode()
+def lid_opening(f_d: Disentangler, f_e: Tensor) -> np.ndarray:
+    """Lid opening (T,) of eye codes (T, 8), in inter-ocular distances."""
+    l = f_d.decode(torch.zeros(len(f_e), DIM_M), f_e)  # (T, 68, 3)
+    lids = (l[:, UPPER_LIDS] - l[:, LOWER_LIDS]).norm(dim=-1).mean(1)
+    return (lids / (l[:, RIGHT_EYE].mean(1) - l[:, LEFT_EYE].mean(1)).norm(dim=-1)).numpy()
 
 
 def levels_of(opening: ArrayLike) -> tuple[float, float]:

@@ -21,8 +21,7 @@ from ..recording import Attributes, Recording
 from ..training import WEIGHTS, load, save
 from .audio import mfcc
 from .crossmodal import CrossModalEncoder, CrossModalRecipe, sample_personal, train_cme
-from .disentangle import DIM_M, Disentangler
-from .face import LEFT_EYE, LOWER_LIDS, RIGHT_EYE, UPPER_LIDS
+from .disentangle import Disentangler
 from .field import Field, conditions, render
 from .field_training import FieldRecipe, load_field, train_field
 from .gpvae import AttributeVAE
@@ -103,13 +102,6 @@ class Corpus:
             return f_m, x
         f_a = self.f_a(take.audio, len(take))
         return f_m, x, f_a, conditions(x[:, :6], f_a, x[:, 6:])
-
-    @torch.inference_mode()
-    def lid_opening(self, f_e: Tensor) -> np.ndarray:
-        """Lid opening (T,) of eye codes (T, 8), in inter-ocular distances."""
-        l = self.f_d.decode(torch.zeros(len(f_e), DIM_M), f_e)  # (T, 68, 3)
-        lids = (l[:, UPPER_LIDS] - l[:, LOWER_LIDS]).norm(dim=-1).mean(1)
-        return (lids / (l[:, RIGHT_EYE].mean(1) - l[:, LEFT_EYE].mean(1)).norm(dim=-1)).numpy()
 
 
 def fit_motion(

@@ -70,10 +70,10 @@ def test_sampled_eyes_blink_as_the_tracked_ones_open(seen):
     """Lid opening read from eye codes: the same moments as the tracker's eye-aspect ratio."""
     attributes, audio = seen
     corpus = talking_head.Corpus.load()
-    opening = corpus.lid_opening(corpus.f_e(attributes))
+    opening = motion.lid_opening(corpus.f_d, corpus.f_e(attributes))
     assert opening.shape == (len(attributes),)
     assert np.corrcoef(opening, attributes.ear)[0, 1] > 0.9
     made = crossmodal.sample_personal(corpus.vae, corpus.cme, corpus.personal(attributes), 1500, 0)
     half = (np.median(opening) + opening.min()) / 2
-    onsets = motion.blink_onsets(corpus.lid_opening(made[:, 6:]), half)
+    onsets = motion.blink_onsets(motion.lid_opening(corpus.f_d, made[:, 6:]), half)
     assert 0.1 < len(onsets) / 60 < 1.0  # a second, in a minute without sound
