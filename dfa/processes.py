@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 import torch
@@ -74,16 +73,6 @@ def connected(device: torch.device) -> Fabric:
     finally:
         os.environ.update(options)
     return fabric
-
-
-@contextmanager
-def rank_zero_first(device: torch.device):
-    """Run the block in the first process, then in the others, which find its files."""
-    if rank_and_world()[1] == 1:
-        yield
-        return
-    with connected(device).rank_zero_first():
-        yield
 
 
 def mean_over_processes(

@@ -20,6 +20,7 @@ except ImportError:  # on Windows
     fcntl = None
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 TEXT = "Train a talking head of the person in a video. A stopped run continues."
 SHORT = 30.0  # seconds; a shorter video gives a poor model
@@ -94,6 +95,18 @@ def alone_in(out: Path) -> Iterator[None]:
         os.close(lock)
 
 
+@contextmanager
+def rank_zero_first(device: torch.device) -> Iterator[None]:
+    """Run the block in the first process, then in the others, which find its files."""
+    from ..processes import connected, rank_and_world
+
+    if rank_and_world()[1] == 1:
+        yield
+        return
+    with connected(device).rank_zero_first():
+        yield
+
+
 def check_memory(needed: int, size: int) -> None:
     """Raise InputError if this machine has less memory than the `needed` bytes of a training."""
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -113,7 +126,7 @@ def fit_video(args: argparse.Namespace, video: str | Path, audio: np.ndarray) ->
     from ..media import duration
     from ..method.fast_field import FastField
     from ..method.talking_head import fit
-    from ..processes import rank_and_world, rank_zero_first, say
+    from ..processes import rank_and_world, say
     from ..profiles import profile
     from ..recording import Recording, check_room
     from ..training import metadata, pick_device
