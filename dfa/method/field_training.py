@@ -132,9 +132,8 @@ def load_field(path: str | Path) -> Field:
     """
     try:
         with safe_open(path, framework="pt") as f:
-            names = set(f.keys())
             kind: type[Field] = FastField
-            if "smooth" in names:
+            if "smooth" in f.keys():
                 width = f.get_slice("density.weight").get_shape()[1]
                 kind = PaperField if width == PaperField.WIDTH else SmallPaperField
             cond = torch.zeros(2, 12 + DIM_E + f.get_tensor("a_mean").numel())
