@@ -170,6 +170,7 @@ def hold(name):
 def check_machine():
     """Raise WorkflowError if the profile's frames or training do not fit this machine."""
     from dfa.captures import path
+    from dfa.commands.fit import check_memory
     from dfa.media import FPS, InputError, duration
     from dfa.method.fast_field import FastField
     from dfa.profiles import profile
@@ -180,7 +181,8 @@ def check_machine():
         limits = ((False, p.seconds), (True, p.test_seconds))  # of both recordings
         takes = [min(most, duration(path(p.test[0], second))) for second, most in limits]
         T = round(FPS * (sum(takes) + max(takes)))  # joined, while one is decoded
-        check_room(T, p.field_size, FastField.training_memory(p.field_size))
+        check_memory(FastField.training_memory(p.field_size), p.field_size)
+        check_room(T, p.field_size)
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
