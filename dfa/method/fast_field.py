@@ -6,9 +6,10 @@
     c(x) = u_0(x) + Σ_j a_j(f_c) u_j(x) + v_0(x) + Σ_j b_j(h, f_c) v_j(x)
 
 The s_j are 3-D grids. The u_j have much detail across the line of sight and none along it. The v_j
-are coarse and vary along it too; with b they make the light and the view direction d := h. For a
-frame the sums are formed once, so a sample costs three look-ups. The colours that are composited
-along a ray are the picture: nothing comes after.
+are coarse and vary along it too; with b they make the light and the view direction d := h of the
+head. d says nothing about the torso: there v_j = 0 for j > 0. For a frame the sums are formed once,
+so a sample costs three look-ups. The colours that are composited along a ray are the picture:
+nothing comes after.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class FastField(Field):
         v = torch.randn(1 + self.BASES_V, channels * 2 * L * L) * 0.005
         v[0] = 0
         self.v = nn.Parameter(v)
+        y = torch.linspace(float(self.lo[1]), float(self.hi[1]), L)[:, None]  # (L, 1) metres
+        self.register_buffer("of_head", (y < self.NECK).float())
         self.background = nn.Parameter(torch.full((1, channels, size, size), 0.5))
         self.lips = nn.Sequential(
             nn.Dropout(0.3),  # against overfitting to a minute of speech
@@ -160,7 +163,8 @@ class FastField(Field):
         still = self.u[0] + sum(up(level, self.P, self.P) for level in self.u[1:])
         moving = up((a_u @ self.u_half).view(B, 3, *self.half), *self.face)
         moving = moving + (a_u[:, : self.SHARP] @ self.u_full).view(B, 3, *self.face)
-        shade = torch.addmm(self.v[:1].expand(B, -1), b, self.v[1:]).view(B, 3, 2, L, L)
+        still_shade, moving_shade = (x.view(-1, 3, 2, L, L) for x in (self.v[:1], b @ self.v[1:]))
+        shade = still_shade + self.of_head * moving_shade
         (top, left), (rows, columns) = map(int, self.corner), self.face
         margin = left, self.P - left - columns, top, self.P - top - rows
         detail = still + F.pad(moving, margin)  # (B, 3, P, P)

@@ -94,6 +94,10 @@ class HeadField(FastField):
 class TorsoField(HeadField):
     """The torso in the space of the mean pose: only its conditions make it move."""
 
+    def __init__(self, cond: Tensor, size: int) -> None:
+        super().__init__(cond, size)
+        self.of_head.fill_(1)  # the pose is a condition of all its colours
+
     def frame_of(self, h: Tensor) -> Tensor:
         return self.h_mean.expand_as(h)
 

@@ -90,7 +90,8 @@ def test_sigma_and_c_are_the_sums_of_bases():
     s, v = field.s.detach().numpy(), field.v.detach().numpy()
     G, L = field.GRID, field.COARSE
     density = (s[0] + a_s @ s[1:]).reshape(G, G, G)
-    shade = (v[0] + b.numpy() @ v[1:]).reshape(3, 2, L, L)
+    rows = np.linspace(float(field.lo[1]), float(field.hi[1]), L)[:, None] < field.NECK
+    shade = v[0].reshape(3, 2, L, L) + rows * (b.numpy() @ v[1:]).reshape(3, 2, L, L)
 
     def look(array, *axes):  # nodes at -1 .. 1 along each axis
         nodes = [np.linspace(-1, 1, n) for n in array.shape]
@@ -105,6 +106,17 @@ def test_sigma_and_c_are_the_sums_of_bases():
         seen = look(detail[channel], *at[1:]) + look(shade[channel], *at)
         np.testing.assert_allclose(c[0, :, channel], seen, atol=1e-4)
     assert a_u.shape == (field.BASES_U,)
+
+
+def test_the_torso_looks_the_same_wherever_the_head_turns():
+    """d := h is the direction from which the head is seen, not the torso."""
+    field = fast_field.FastField(conditions(), 32).eval()
+    with torch.no_grad():
+        field.v[1:].normal_(generator=torch.Generator().manual_seed(0))
+        one, other = field.condition(conditions(2)).shade
+    y = torch.linspace(float(field.lo[1]), float(field.hi[1]), field.COARSE)
+    torch.testing.assert_close(one[:, :, y > field.NECK], other[:, :, y > field.NECK])
+    assert (one - other)[:, :, y < field.NECK].abs().mean() > 0.01
 
 
 @pytest.mark.parametrize("size", [32, 48])

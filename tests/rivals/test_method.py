@@ -138,6 +138,7 @@ def test_ad_nerfs_torso_stands_where_the_head_turns(ad_nerf):
     h = torch.tensor([[0, 0, 0, 0, 0, 1.2], [0, 0.2, 0, 0.01, 0, 1.2]])
     torso = ad_nerf.torso.canonical(depth, rays, h, h)
     torch.testing.assert_close(torso[0], torso[1])
+    assert ad_nerf.torso.of_head.min() == 1 and ad_nerf.head.of_head.min() == 0  # colours do move
     head = ad_nerf.head.canonical(depth, rays, h, h)
     assert (head[0] - head[1]).abs().max() > 0.01
     # a point of the head keeps its place in the head's space
