@@ -146,6 +146,12 @@ def update(
     optimiser.step()
 
 
+def check_finite(loss: float, label: str, step: int) -> None:
+    """Raise FloatingPointError if a loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"{label}: the loss is not finite at step {step}")
+
+
 def random_windows(
     sequences: Sequence[Tensor], length: int, n: int, g: torch.Generator
 ) -> Iterator[tuple[int, int]]:
@@ -271,14 +277,15 @@ def train(
         with autocast:
             loss, parts = loss_fn(generator)
         logged = {"loss": loss.item(), **parts}
+        if not fabric:  # several processes stop together, by their mean
+            check_finite(logged["loss"], label, step)
 
         def average(logged: dict[str, float] = logged) -> None:
             if fabric:
                 logged.update(mean_over_processes(fabric, logged, parameters))
 
         update(model, optimiser, rates, recipe, step, loss, average)
-        if not math.isfinite(logged["loss"]):
-            raise FloatingPointError(f"{label}: the loss is not finite at step {step}")
+        check_finite(logged["loss"], label, step)
         progress.log(logged, steps)
         now = time.monotonic()
         if now - shown > 5 or step + 1 == steps:

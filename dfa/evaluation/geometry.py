@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import torch
@@ -44,7 +46,8 @@ def against_views(field: Field, cond: Tensor, views: dict[str, np.ndarray]) -> p
     """A field on the CPU against the true pictures and depths of `captures.views`.
 
     One camera cannot tell a large head far away from a small one nearby. So lengths of the field
-    are multiplied by one number, the mean ratio of true to tracked distances of the head.
+    are multiplied by one number, the mean ratio of true to tracked distances of the head. Rays have
+    four times the samples of a picture, so that σ is judged and not the sum.
 
     Args:
         cond: (T, DIM_C) conditions of the recording that the views show. Instants that it does not
@@ -55,6 +58,8 @@ def against_views(field: Field, cond: Tensor, views: dict[str, np.ndarray]) -> p
     face), bias_mm (mean error; more is farther), psnr (dB, on the actor), psnr_face, covered (share
     of the face that is more opaque than not).
     """
+    field = copy.copy(field)
+    field.SAMPLES = 4 * field.SAMPLES
     views = {k: v[views["frame"] < len(cond)] for k, v in views.items()}
     told = cond[views["frame"]]  # (n, DIM_C)
     truth = {k: torch.from_numpy(views[k]).float() for k in ("R", "t", "h", "depth", "pictures")}

@@ -25,7 +25,14 @@ from torch import Tensor, nn
 from .disentangle import DIM_E
 from .field import CONTEXT, Field, Marched, Radiance, View, decibels, float32, march
 from .person import Person
-from .rendering import Camera, cast_rays, compositing_weights, equal_shares, even_intervals
+from .rendering import (
+    Camera,
+    cast_rays,
+    compositing_weights,
+    equal_shares,
+    even_intervals,
+    stratified,
+)
 
 
 class FastConditioning(NamedTuple):
@@ -54,7 +61,7 @@ class FastField(Field):
     FACE = (0.6, 0.44)  # height and width of the u_j, j > 0, in sides of the box
     MIDDLE = (0.0, 0.02)  # x, y of their middle, metres
     DENSITY = 60.0  # 1/m, the unit of σ
-    CELLS, BINS = 32, 24  # of the coarse pass: cells along a side of the image, samples a ray
+    CELLS, BINS = 32, 18  # of the coarse pass: cells along a side of the image, samples a ray
     SAMPLES, RAYS, ELSEWHERE = 6, 4096, 1024  # a ray; rays and background pixels a frame and step
     EMPTY = 0.05  # opacity of cells whose rays are left out
     MASK, BACKGROUND = 0.05, 0.3  # weights of two losses
@@ -111,12 +118,17 @@ class FastField(Field):
         x, y, z = (torch.linspace(*pair, self.GRID) for pair in ends)
         return torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], -1)
 
+    def _shoulders(self) -> Tensor:
+        """(G, G, G) metres inside a block, about; negative outside."""
+        x, y, z = self._grid().unbind(-1)
+        body = 1 - ((x / 0.2) ** 2 + ((z - 0.08) / 0.1) ** 2).sqrt()
+        return torch.minimum(y - self.NECK, 0.1 * body)
+
     def _head_and_shoulders(self) -> Tensor:
-        """(G, G, G) metres inside an ellipsoid above a block, about; negative outside."""
+        """(G, G, G) metres inside an ellipsoid above that block, about; negative outside."""
         x, y, z = self._grid().unbind(-1)
         head = 1 - ((x / 0.10) ** 2 + ((y + 0.01) / 0.15) ** 2 + ((z - 0.05) / 0.12) ** 2).sqrt()
-        body = 1 - ((x / 0.2) ** 2 + ((z - 0.08) / 0.1) ** 2).sqrt()
-        return 0.1 * torch.maximum(head, torch.minimum((y - 0.14) / 0.1, body))
+        return torch.maximum(0.1 * head, self._shoulders())
 
     @staticmethod
     def _soft(inside: Tensor) -> Tensor:
@@ -202,18 +214,16 @@ class FastField(Field):
     ) -> Intervals:  # fmt: skip
         """A coarse pass: depth intervals with equal shares of the weight (section 5.2 of NeRF).
 
-        They cover the whole ray through the box, so no density is missed. Neighbouring cells are
-        looked at too, as a cell is wider than a pixel.
+        They cover the ray through the box from end to end. Neighbouring cells are looked at too, as
+        a cell is wider than a pixel: a share is that of the largest weights around.
         """
         R, K, B = self.CELLS, self.BINS, len(conditioning.h)
-        edges = even_intervals(*self.depth_range(camera), K)  # (K + 1,)
-        depth = ((edges[1:] + edges[:-1]) / 2).expand(B, R * R, K)
-        rays = cast_rays(R, device=depth.device)[None]
         told = conditioning.h, conditioning.torso
-        x = self.canonical(depth, rays, *told, camera)
-        w, transmittance = compositing_weights(
-            self.sigma(conditioning.density, x), edges[1:] - edges[:-1]
-        )
+        edges = even_intervals(self.depth_range(*told, camera), K)[:, None]  # (B, 1, K + 1)
+        depth, delta = stratified(edges)  # (B, 1, K), in the middle
+        rays = cast_rays(R, device=depth.device)[None]
+        x = self.canonical(depth.expand(B, R * R, K), rays, *told, camera)
+        w, transmittance = compositing_weights(self.sigma(conditioning.density, x), delta)
         w = torch.cat([w, 1 - transmittance[..., None]], -1)  # (B, R * R, K + 1)
         w = F.max_pool2d(w.mT.unflatten(2, (R, R)), 3, 1, 1).flatten(2).mT  # over neighbours
         w, opacity = w[..., :-1], w[..., -1]
@@ -273,11 +283,11 @@ class FastField(Field):
     ) -> View:
         """As `Field.look`, but a coarse pass places the samples, and rays that miss are left out.
 
-        Pictures smaller than in training have about as many rays, averaged.
+        Of pictures smaller than in training, a pixel is the mean of as many rays as fit in it.
         """
         conditioning, S = self.condition(cond), int(self.size)
-        intervals, n = self.intervals(conditioning, camera=camera), size * max(1, round(S / size))
-        wall = self.wall(n) if behind is None else F.interpolate(behind, (n, n), mode="bilinear")
+        intervals, n = self.intervals(conditioning, camera=camera), size * max(1, S // size)
+        wall = self.wall(n) if behind is None else F.interpolate(behind, (n, n))
         rays = cast_rays(n, device=cond.device)
         cells = self.cell(torch.arange(n * n, device=cond.device), n)
         met = torch.zeros(len(cond), n * n, 5, device=cond.device)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..media import InputError
 from .disentangle import DIM_E
 from .face import FOCAL, euler_to_matrix
 from .person import Person
@@ -83,9 +84,10 @@ class Field(nn.Module, ABC):
     """
 
     DEPTH = (-0.20, 0.20)  # metres; front and back of the box that holds head, hair and shoulders
+    NEAREST = 0.05  # metres; nothing nearer to a camera is seen
     NECK = 0.14  # metres below the eyes: where head turns into torso
-    BASE = (0.0, 0.12, 0.09)  # x, y, z of the neck's base in head and torso, metres
-    SHARPNESS = 50.0  # 1/m; the blend from head to torso takes about 4 cm of neck
+    PIVOT = (0.0, 0.12, 0.09)  # x, y, z of the joint in the neck about which the head turns, metres
+    SHARPNESS = 50.0  # 1/m; a quarter to three quarters of torso within 4 cm of neck
     RAYS, SAMPLES = 2048, 64  # rays rendered at once by `look`, and its samples a ray
     frames_per_step, warmup = 4, 50  # frames, and steps with a rising learning rate
 
@@ -100,48 +102,54 @@ class Field(nn.Module, ABC):
         self.register_buffer("context", torch.tensor(context))
         self.dim_a = audio.shape[1] // (2 * context + 1)
         self.register_buffer("h_mean", mean.clone())
-        self.register_buffer("h_std", h.std(0).clamp_min(1e-3))
+        self.register_buffer("h_std", h.std(0, correction=0).clamp_min(1e-3))
         self.register_buffer("a_mean", audio.mean(0))
-        spread = audio.std(0)  # bounded below: a nearly constant entry is noise
+        spread = audio.std(0, correction=0)  # bounded below: a nearly constant entry is noise
         self.register_buffer("a_std", spread.clamp_min(0.5 * float(spread.mean()) + 1e-6))
+        eyes = cond[:, 12 : 12 + DIM_E]
+        self.register_buffer("e_range", torch.stack([eyes.amin(0), eyes.amax(0)]))  # (2, 8)
         half = 0.5 * float(mean[5] + self.DEPTH[1]) / FOCAL * 1.05
         centre = -mean[3:5]  # the optical axis, in head coordinates
         lo = torch.tensor([centre[0] - half, centre[1] - half, self.DEPTH[0]])
         hi = torch.tensor([centre[0] + half, centre[1] + half, self.DEPTH[1]])
         self.register_buffer("lo", lo)
         self.register_buffer("hi", hi)
-        # By axis: how far the torso goes with the neck's base, now and slow, and turns with slow h.
+        self.register_buffer("pivot", torch.tensor(self.PIVOT))
+        # By axis: how far the torso goes with the neck's joint, now and slow, and turns with h.
         self.torso = nn.Parameter(torch.tensor([0.0, 1.0, 0.0])[:, None].repeat(1, 3))
 
     def split(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split and standardise conditions (B, DIM_C).
 
         Returns poses (B, 12), f_a of 5 frames (B, 5 * 64), and eye codes (B, 8), which keep their
-        unit.
+        unit. Poses and eyes stay near those of the training: beyond them colours would drift.
         """
         poses = ((cond[:, :12].unflatten(1, (2, 6)) - self.h_mean) / self.h_std).flatten(1)
-        poses = poses.clamp(-4, 4)  # beyond the training poses colours would drift
         f_e, f_a = cond[:, 12 : 12 + DIM_E], cond[:, 12 + DIM_E :]
-        return poses, (f_a - self.a_mean) / self.a_std, f_e
+        f_e = f_e.clamp(*self.e_range)
+        return poses.clamp(-4, 4), (f_a - self.a_mean) / self.a_std, f_e
 
     @float32
     def torso_pose(self, cond: Tensor) -> Tensor:
         """Pose of the torso (B, 6), as h, in frames with the conditions (B, DIM_C).
 
-        The base of the neck belongs to both bodies: a head that turns leaves it where it is, a
+        The joint of the neck belongs to both bodies: a head that turns leaves it where it is, a
         torso that moves takes it along. So the head's pose says where the torso is. It turns
         little; what it does by itself no condition tells.
         """
-        base = self.lo.new_tensor(self.BASE)
 
-        def place(h: Tensor) -> Tensor:  # of the neck's base: (B, 6) -> (B, 3)
-            return euler_to_matrix(h[:, :3]) @ base + h[:, 3:]
+        def joint(h: Tensor) -> Tensor:  # (B, 6) -> (B, 3)
+            return euler_to_matrix(h[:, :3]) @ self.pivot + h[:, 3:]
 
         rest, (h, slow) = self.h_mean[None], cond[:, :12].split(6, 1)
-        now, later = place(h) - place(rest), place(slow) - place(rest)
+        now, later = joint(h) - joint(rest), joint(slow) - joint(rest)
         angles = rest[:, :3] + self.torso[2] * (slow - rest)[:, :3]
-        at = place(rest) + self.torso[0] * now + self.torso[1] * later
-        return torch.cat([angles, at - euler_to_matrix(angles) @ base], 1)
+        at = joint(rest) + self.torso[0] * now + self.torso[1] * later
+        return torch.cat([angles, at - euler_to_matrix(angles) @ self.pivot], 1)
+
+    def bodies(self, h: Tensor, torso: Tensor) -> tuple[Tensor, ...]:
+        """The poses (B, 6) of the bodies whose coordinates are the field's: head, torso."""
+        return h, torso
 
     def canonical(
         self, depth: Tensor, rays: Tensor, h: Tensor, torso: Tensor, camera: Camera | None = None
@@ -153,29 +161,37 @@ class Field(nn.Module, ABC):
         of the torso. In the neck, a smooth blend of both. camera: whose rays these are; by default
         the one at rest, in whose coordinates h stands.
         """
-        in_head, in_torso = (self.in_body(depth, rays, pose, camera) for pose in (h, torso))
-        scale = 2 / (self.hi - self.lo)
+        scale, places = 2 / (self.hi - self.lo), []
+        for pose in self.bodies(h, torso):
+            R, t, eye = euler_to_matrix(pose[:, :3]), pose[:, None, 3:], torch.zeros_like(self.lo)
+            if camera is not None:
+                R, eye = camera.R @ R, -camera.t @ camera.R
+            direction = rays @ R * scale  # Rᵀ d, row-wise
+            start = ((eye - t) @ euler_to_matrix(pose[:, :3]) - self.lo) * scale - 1  # (B, 1, 3)
+            places.append(start[:, None] + depth[..., None] * direction[:, :, None])
+        if len(places) == 1:
+            return places[0]
+        in_head, in_torso = places
         neck = ((self.NECK - self.lo[1]) * scale[1] - 1, self.SHARPNESS / scale[1])
         w = torch.sigmoid((neck[0] - in_torso[..., 1:2]) * neck[1])  # 1 above the neck, 0 below
         return torch.lerp(in_torso, in_head, w)
 
-    def in_body(self, depth: Tensor, rays: Tensor, h: Tensor, camera: Camera | None) -> Tensor:
-        """Rᵀ(X - t) in box coordinates (B, M, K, 3), for a pose h (B, 6)."""
-        R, t = euler_to_matrix(h[:, :3]), h[:, None, 3:]
-        scale, eye = 2 / (self.hi - self.lo), torch.zeros_like(t)
-        if camera is not None:
-            rays, eye = rays @ camera.R, (-camera.t @ camera.R).expand_as(t)
-        direction = rays @ R * scale  # Rᵀ d, row-wise
-        start = ((eye - t) @ R - self.lo) * scale - 1  # (B, 1, 3)
-        return start[:, None] + depth[..., None] * direction[:, :, None]
+    @torch.no_grad()
+    @float32
+    def depth_range(
+        self, h: Tensor, torso: Tensor, camera: Camera | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Depths (B,) in metres between which the box is, as head and torso carry it.
 
-    def depth_range(self, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
-        """Smallest and largest depth of the box, scalars in metres."""
-        if camera is None:
-            return self.h_mean[5] + self.DEPTH[0], self.h_mean[5] + self.DEPTH[1]
-        corners = torch.cartesian_prod(*torch.stack([self.lo, self.hi], 1)) + self.h_mean[3:]
-        depth = corners @ camera.R[2] + camera.t[2]  # (8,)
-        return depth.min(), depth.max()
+        Whoever leans towards the camera takes it along. Arguments as of `canonical`.
+        """
+        corners = torch.cartesian_prod(*torch.stack([self.lo, self.hi], 1))  # (8, 3)
+        found = []
+        for pose in self.bodies(h, torso):
+            X = corners @ euler_to_matrix(pose[:, :3]).mT + pose[:, None, 3:]  # (B, 8, 3)
+            found.append(X[..., 2] if camera is None else X @ camera.R[2] + camera.t[2])
+        near, far = torch.cat(found, 1).clamp_min(self.NEAREST).aminmax(dim=1)
+        return near, far.maximum(near + 0.01)  # a box behind the camera is empty space
 
     @abstractmethod
     def condition(self, cond: Tensor) -> Any:
@@ -221,10 +237,11 @@ class Field(nn.Module, ABC):
         """
         conditioning, B = self.condition(cond), len(cond)
         rays = cast_rays(size, device=cond.device)[None]
-        edges = even_intervals(*self.depth_range(camera), self.SAMPLES)
+        ends = self.depth_range(conditioning.h, conditioning.torso, camera)
+        edges = even_intervals(ends, self.SAMPLES)[:, None]  # (B, 1, K + 1)
         parts = []
         for part in rays.split(self.RAYS, 1):
-            each = edges.expand(B, part.shape[1], -1)
+            each = edges.expand(-1, part.shape[1], -1)
             parts.append(march(self, conditioning, part, each, camera=camera))
         seen = Marched(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
         wall = self.wall(size) if behind is None else behind
@@ -235,10 +252,11 @@ class Field(nn.Module, ABC):
         return self.look(cond, size, behind=behind).picture
 
     def begin(self, person: Person) -> None:
-        """Start from what is known of the person before training: the room behind."""
+        """Start from what is known of the person before training: the room behind, which stays."""
         with torch.no_grad():
-            room = torch.from_numpy(person.room).permute(2, 0, 1) / 255  # (3, S, S)
-            self.background.copy_(room.expand_as(self.background))
+            room = torch.from_numpy(person.room).permute(2, 0, 1)[None] / 255  # (1, 3, S, S)
+            room = F.interpolate(room, self.background.shape[-2:], mode="area")
+            self.background.copy_(room.view_as(self.background)).requires_grad_(False)
 
     @abstractmethod
     def parameter_groups(self) -> list[dict]:
@@ -284,7 +302,12 @@ def march(
 
 @torch.inference_mode()
 def render(field: Field, cond: Tensor, size: int, batch: int = 8) -> Iterator[np.ndarray]:
-    """Render conditions (T, DIM_C): yields frames (size, size, 3) uint8, one by one."""
+    """Render conditions (T, DIM_C): yields frames (size, size, 3) uint8, one by one.
+
+    Raises InputError if a condition is not finite.
+    """
+    if not cond.isfinite().all():
+        raise InputError("a pose or a code to be rendered is not a finite number")
     device = field.h_mean.device
     for chunk in cond.split(batch):
         image = field.image(chunk.to(device), size)

@@ -139,7 +139,7 @@ def load_field(path: str | Path) -> Field:
             cond = torch.zeros(2, 12 + DIM_E + f.get_tensor("a_mean").numel())
             cond[:, 5] = 1.2
             field = kind(cond, *(int(f.get_tensor(k)) for k in ("size", "context")))
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(
             f"{path} holds no radiance field of this version: make it again with `dfa fit`, or"
             " `make figures`"

@@ -98,8 +98,10 @@ class PaperField(Field):
         """Colours (B, M, 3) of the pixels with the numbers `index` (M,), at the training size."""
         rays = cast_rays(int(self.size), device=cond.device)[index][None]
         behind = self.background.flatten(1).T[index].expand(len(cond), -1, -1)
-        edges = even_intervals(*self.depth_range(), self.SAMPLES).expand(*behind.shape[:2], -1)
-        seen = march(self, self.condition(cond), rays, edges, generator)
+        told = self.condition(cond)
+        edges = even_intervals(self.depth_range(told.h, told.torso), self.SAMPLES)
+        edges = edges[:, None].expand(*behind.shape[:2], -1)  # (B, M, K + 1)
+        seen = march(self, told, rays, edges, generator)
         return seen.colour + (1 - seen.opacity)[..., None] * behind
 
     def loss(

@@ -43,7 +43,7 @@ def room(frames: np.ndarray | Frames, masks: np.ndarray) -> tuple[np.ndarray, np
     """The room behind the person, (S, S, 3) uint8, and where it was never seen, (S, S) bool.
 
     A pixel is the mean over the frames in which it is not the person's. Where there are fewer than
-    SEEN such frames it is filled from around (Telea 2004).
+    SEEN such frames it is filled from around (Telea 2004); a room that is never seen is grey.
     """
     size = frames.shape[1]
     total, n = np.zeros((size, size, 3)), np.zeros((size, size))
@@ -51,5 +51,8 @@ def room(frames: np.ndarray | Frames, masks: np.ndarray) -> tuple[np.ndarray, np
         free = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR) < OUTSIDE
         total, n = total + free[..., None] * frame, n + free
     mean = np.round(total / np.maximum(n, 1)[..., None]).astype(np.uint8)
-    unseen = n < SEEN
+    unseen = n < min(SEEN, len(masks))
+    if unseen.all():
+        mean, unseen = np.full_like(mean, 127), np.ones_like(unseen)
+        return mean, unseen
     return cv2.inpaint(mean, unseen.astype(np.uint8), 3, cv2.INPAINT_TELEA), unseen

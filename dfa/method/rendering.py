@@ -44,9 +44,11 @@ def stratified(edges: Tensor, generator: torch.Generator | None = None) -> tuple
     return edges[..., :-1] + offset * delta, delta
 
 
-def even_intervals(near: Tensor, far: Tensor, samples: int) -> Tensor:
-    """Edges (samples + 1,) of intervals of equal length from near to far, scalars in metres."""
-    return near + (far - near) * torch.linspace(0, 1, samples + 1, device=near.device)
+def even_intervals(ends: tuple[Tensor, Tensor], samples: int) -> Tensor:
+    """Edges (..., samples + 1) of intervals of equal length between two depths (...), metres."""
+    near, far = ends
+    share = torch.linspace(0, 1, samples + 1, device=near.device)
+    return torch.lerp(near[..., None], far[..., None], share)
 
 
 def equal_shares(edges: Tensor, weight: Tensor, samples: int) -> Tensor:
@@ -56,7 +58,7 @@ def equal_shares(edges: Tensor, weight: Tensor, samples: int) -> Tensor:
     the intervals cover the whole ray.
 
     Args:
-        edges: (N + 1,) of N intervals, metres.
+        edges: (..., N + 1) of N intervals, metres.
         weight: (..., N) > 0, spread evenly over each interval.
     """
     cumulative = F.pad(weight.cumsum(-1), (1, 0))  # (..., N + 1)
@@ -66,7 +68,8 @@ def equal_shares(edges: Tensor, weight: Tensor, samples: int) -> Tensor:
     i = torch.searchsorted(cumulative, share, right=True).clamp(1, weight.shape[-1])
     before, after = cumulative.gather(-1, i - 1), cumulative.gather(-1, i)
     within = ((share - before) / (after - before)).clamp(0, 1)
-    return torch.lerp(edges[i - 1], edges[i], within)
+    edges = edges.expand(*weight.shape[:-1], -1)
+    return torch.lerp(edges.gather(-1, i - 1), edges.gather(-1, i), within)
 
 
 def compositing_weights(sigma: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:

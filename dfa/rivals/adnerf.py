@@ -29,7 +29,6 @@ from ..method.fast_field import FastField
 from ..method.field import conditions
 from ..method.field_training import region_weights
 from ..method.person import Person
-from ..method.rendering import Camera
 from ..recipe import Recipe, digest
 from ..recording import Recording
 from .method import Method
@@ -81,14 +80,8 @@ class HeadField(FastField):
         super().__init__(cond, size, AROUND)
         self.lips = AudioNet()
 
-    def frame_of(self, h: Tensor) -> Tensor:
-        """The pose (B, 6) that maps camera space to the field's space, from the poses h (B, 6)."""
-        return h
-
-    def canonical(
-        self, depth: Tensor, rays: Tensor, h: Tensor, torso: Tensor, camera: Camera | None = None
-    ) -> Tensor:
-        return self.in_body(depth, rays, self.frame_of(h), camera)
+    def bodies(self, h: Tensor, torso: Tensor) -> tuple[Tensor, ...]:
+        return (h,)
 
 
 class TorsoField(HeadField):
@@ -98,8 +91,14 @@ class TorsoField(HeadField):
         super().__init__(cond, size)
         self.of_head.fill_(1)  # the pose is a condition of all its colours
 
-    def frame_of(self, h: Tensor) -> Tensor:
-        return self.h_mean.expand_as(h)
+    def bodies(self, h: Tensor, torso: Tensor) -> tuple[Tensor, ...]:
+        return (self.h_mean.expand_as(h),)
+
+    def begin(self, person: Person) -> None:
+        """Start from the room, and from shoulders without a head."""
+        super().begin(person)
+        with torch.no_grad():
+            self.s[0] = self._soft(self._shoulders()).flatten()
 
 
 def torso_mask(points: np.ndarray, size: int) -> np.ndarray:
@@ -174,7 +173,7 @@ class ADNeRF(Method):
                 head = self.head.image(head_cond, size)
             return self.torso.loss(torso_cond, frames, weight, g, masks * torso, head)
 
-        data = digest(subject.digest, *cond)
+        data = digest(subject.digest, person.masks, *cond)
         for what, field, loss, recipe in (
             ("head", self.head, head_loss, HEAD),
             ("torso", self.torso, torso_loss, TORSO),

@@ -1,15 +1,17 @@
 """What the radiance fields share: the renderer against integrals, geometry against projection."""
 
+import pytest
 import torch
 from conftest import conditions, poses
 
+from dfa.media import InputError
 from dfa.method import field
 from dfa.method.face import euler_to_matrix
 from dfa.method.fast_field import FastField
 from dfa.method.field import DIM_C, Field, march
 from dfa.method.field_training import FIELDS
 from dfa.method.mlp_field import PaperConditioning
-from dfa.method.rendering import cast_rays, even_intervals, stratified
+from dfa.method.rendering import Camera, cast_rays, even_intervals, stratified
 
 
 class Fog(Field):
@@ -38,7 +40,7 @@ def test_march_renders_a_ball_of_fog_as_the_integral_says():
     aside = torch.linspace(0, 0.07, 8)
     X = centre[:, None] + aside[:, None] * torch.tensor([1.0, 0.0, 0.0])
     rays = X / X[..., 2:]
-    edges = even_intervals(*field.depth_range(), 2000).expand(3, 8, -1)
+    edges = even_intervals(field.depth_range(h, told.torso), 2000)[:, None].expand(-1, 8, -1)
     left = 1 - march(field, told, rays, edges).opacity
     unit = rays / rays.norm(dim=-1, keepdim=True)
     b2 = centre.square().sum(-1, keepdim=True) - (unit @ centre[..., None])[..., 0] ** 2
@@ -53,7 +55,8 @@ def test_march_is_the_sum_of_the_paper_over_what_query_says():
     for kind in FIELDS.values():
         field, cond = kind(conditions(), 32).eval(), conditions(2)
         told, rays = field.condition(cond), cast_rays(4)[None]
-        edges = even_intervals(*field.depth_range(), 12).expand(2, 16, -1)
+        edges = even_intervals(field.depth_range(told.h, told.torso), 12)[:, None]
+        edges = edges.expand(-1, 16, -1)
         with torch.no_grad():
             made, opacity, z = march(field, told, rays, edges)
             depth, delta = stratified(edges)
@@ -86,11 +89,11 @@ def test_a_point_of_the_head_is_found_again_from_any_pose():
 
 
 def test_the_torso_stands_while_the_head_turns_about_the_neck():
-    """The base of the neck belongs to both: it alone says where the torso is."""
+    """The joint of the neck belongs to both: it alone says where the torso is."""
     h, field = poses(), FastField(conditions())
-    base, rest = torch.tensor(field.BASE), field.h_mean[None]
-    at = euler_to_matrix(rest[:, :3]) @ base + rest[:, 3:]  # (1, 3)
-    h[:, 3:] = at - euler_to_matrix(h[:, :3]) @ base
+    joint, rest = torch.tensor(field.PIVOT), field.h_mean[None]
+    at = euler_to_matrix(rest[:, :3]) @ joint + rest[:, 3:]  # (1, 3)
+    h[:, 3:] = at - euler_to_matrix(h[:, :3]) @ joint
     moved = h + torch.tensor([0, 0, 0, 0.03, 0, 0.01])
     with torch.no_grad():
         torso, away = (field.torso_pose(x.repeat(1, 2)) for x in (h, moved))
@@ -152,3 +155,56 @@ def test_poses_that_were_never_seen_do_not_drive_the_networks():
     far[:, :12] = field.h_mean.repeat(2) + torch.tensor([[4.0], [400.0]]) * field.h_std.repeat(2)
     poses = field.split(far)[0]
     torch.testing.assert_close(poses[0], poses[1])
+
+
+def test_the_box_goes_where_the_head_goes():
+    """Whoever leans towards the camera, or turns, is between the two depths."""
+    field, g = FastField(conditions()), torch.Generator().manual_seed(0)
+    h = field.h_mean + torch.tensor([0.3, 0.5, 0.2, 0.1, 0.1, 0.4]) * torch.randn(
+        20, 6, generator=g
+    ).clamp(-1, 1)
+    torso, x = field.torso_pose(h.repeat(1, 2)), torch.rand(500, 3, generator=g)
+    x = field.lo + x * (field.hi - field.lo)
+    turned = Camera(
+        euler_to_matrix(torch.tensor([[0.1, 0.4, 0.0]]))[0], torch.tensor([0.3, 0, 0.2])
+    )
+    for camera in (None, turned):
+        near, far = field.depth_range(h, torso, camera)
+        for pose in (h, torso):
+            X = x @ euler_to_matrix(pose[:, :3]).mT + pose[:, None, 3:]  # (20, 500, 3)
+            z = X[..., 2] if camera is None else (X @ camera.R.T + camera.t)[..., 2]
+            assert (z > near[:, None]).all() and (z < far[:, None]).all()
+    behind = Camera(torch.eye(3), torch.tensor([0.0, 0.0, -5.0]))
+    near, far = field.depth_range(h, torso, behind)
+    assert (near > 0).all() and (far - near < 0.02).all()  # there is nothing before this camera
+
+
+def test_a_camera_sees_a_point_where_it_is():
+    """X' = R X + t; the field must look x up whose X' the camera sees."""
+    field, h = FastField(conditions()), poses(4)
+    camera = Camera(
+        euler_to_matrix(torch.tensor([[0.1, 0.4, -0.2]]))[0], torch.tensor([0.3, 0.1, 0])
+    )
+    x = torch.tensor([0.03, -0.02, -0.07])
+    X = euler_to_matrix(h[:, :3]) @ x + h[:, 3:]
+    seen = X @ camera.R.T + camera.t
+    ray, depth = seen / seen[:, 2:], seen[:, 2]
+    torso = field.torso_pose(h.repeat(1, 2))
+    found = field.canonical(depth[:, None, None], ray[:, None], h, torso, camera)[:, 0, 0]
+    expected = (x - field.lo) * 2 / (field.hi - field.lo) - 1
+    torch.testing.assert_close(found, expected.expand(len(h), 3), atol=0.02, rtol=0)
+
+
+def test_what_is_not_a_number_is_not_rendered():
+    cond = conditions(3)
+    cond[1, 7] = float("nan")
+    with pytest.raises(InputError, match="not a finite number"):
+        next(field.render(FastField(conditions()), cond, 32))
+
+
+def test_eyes_of_another_person_are_kept_within_those_of_the_training():
+    learnt, cond = conditions(), conditions(2)
+    cond[:, 12:20] = torch.tensor([[50.0], [-50.0]])
+    f_e = FastField(learnt).split(cond)[2]
+    torch.testing.assert_close(f_e[0], learnt[:, 12:20].amax(0))
+    torch.testing.assert_close(f_e[1], learnt[:, 12:20].amin(0))

@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from dfa.method import fast_field, field_training, mlp_field
 from dfa.method import field as fields
+from dfa.method.face import euler_to_matrix
+from dfa.method.rendering import Camera
 from dfa.training import make_optimiser
+
+
+def turn(yaw):
+    return euler_to_matrix(torch.tensor([[0.0, yaw, 0.0]]))[0]
+
 
 KINDS = sorted(field_training.FIELDS)
 # of tests that train: the paper's field takes a quarter of a minute
@@ -125,11 +132,11 @@ def test_few_samples_cover_the_ray(size):
     torch.manual_seed(0)
     field, cond = fast_field.FastField(conditions(), size).eval(), conditions(2)
     edges, opacity = field.intervals(field.condition(cond))
-    near, far = field.depth_range()
+    near, far = field.depth_range(cond[:, :6], field.torso_pose(cond))
     assert edges.shape == (2, field.CELLS**2, field.SAMPLES + 1)
     assert (edges.diff(dim=-1) > 0).all() and 0 <= opacity.min() and opacity.max() <= 1
-    torch.testing.assert_close(edges[..., 0], near.expand(2, field.CELLS**2))
-    torch.testing.assert_close(edges[..., -1], far.expand(2, field.CELLS**2))
+    torch.testing.assert_close(edges[..., 0], near[:, None].expand(2, field.CELLS**2))
+    torch.testing.assert_close(edges[..., -1], far[:, None].expand(2, field.CELLS**2))
 
 
 @pytest.mark.slow
@@ -231,3 +238,101 @@ def test_cells_that_are_hardly_seen_do_not_become_noise():
         optimiser.step()
     moved = (field.u[0] - before).detach().abs()
     assert moved[:, :, ~seen].max() < 0.05 and moved[:, :, seen].min() > 1
+
+
+def lump(size=64):
+    """A field with an opaque lump beside the middle and random colours, and its conditions."""
+    torch.manual_seed(0)
+    cond = conditions()
+    cond[:, 6:12] = cond[:, :6]
+    field = fast_field.FastField(cond, size).eval()
+    x, y, z = field._grid().unbind(-1)
+    inside = 0.07 - ((x - 0.05) ** 2 + (y + 0.04) ** 2 + z**2).sqrt()
+    with torch.no_grad():
+        field.s[0] = (inside * 200).clamp(-20, 6).flatten()  # thin air is empty
+        for level in field.u[1:]:
+            level.normal_(std=0.3)
+        field.background.uniform_()
+    return field, cond[:2]
+
+
+@pytest.mark.parametrize("camera", [None, Camera(turn(0.3), torch.tensor([-0.4, 0.02, 0.1]))])
+def test_the_coarse_pass_changes_nothing_but_the_time(camera):
+    """The same rays with 300 even samples: no cell is missed, none is exchanged for another."""
+    field, cond = lump()
+    with torch.no_grad():
+        quick = field.look(cond, 64, camera)
+        field.SAMPLES = 300
+        whole = fields.Field.look(field, cond, 64, camera)
+    assert 0.02 < whole.opacity.mean() < 0.5
+    assert fields.decibels((quick.picture - whole.picture) ** 2) > 35
+    assert float((quick.opacity - whole.opacity).abs().mean()) < 0.012
+    solid = whole.opacity > 0.9
+    assert float((quick.depth - whole.depth)[solid].abs().mean()) < 0.005
+
+
+def test_thin_fog_is_not_left_out():
+    field, cond = lump()
+    with torch.no_grad():
+        field.s[0] = -4.5
+        fog = field.look(cond, 32).opacity[..., 12:20, 12:20]
+        field.SAMPLES = 50
+        whole = fields.Field.look(field, cond, 32).opacity[..., 12:20, 12:20]
+    assert 0.1 < whole.mean() < 0.5 and float((fog - whole).abs().mean()) < 0.04
+
+
+def test_depth_of_a_small_picture_is_that_of_what_is_opaque():
+    field, cond = lump()
+    with torch.no_grad():
+        small, whole = field.look(cond, 16), field.look(cond, 64)
+    edge = (small.opacity > 0.2) & (small.opacity < 0.8)
+    solid = whole.depth[whole.opacity > 0.9]
+    assert edge.any() and (small.depth[edge] - solid.mean()).abs().max() < 0.1
+
+
+def test_pictures_behind_are_seen_unchanged_where_nobody_is():
+    field, cond = lump()
+    with torch.no_grad():
+        field.s[0] = -20.0
+        behind = torch.rand(2, 3, 32, 32)
+        seen = field.look(cond, 32, behind=behind).picture
+    torch.testing.assert_close(seen, behind, atol=0.02, rtol=0)
+
+
+def test_the_window_of_the_mouth_is_where_the_face_is():
+    """u_j, j > 0, change the picture in the window of the face, and nowhere else."""
+    field, cond = lump()
+    with torch.no_grad():
+        field.u_full.normal_()
+        one, other = field.condition(cond).detail
+    changed = (one - other).abs().amax(0) > 1e-3
+    rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+    x, y = (float(v) for v in field.lo[:2] + (field.hi - field.lo)[:2] * torch.tensor([
+        float(columns.float().mean()), float(rows.float().mean())]) / (field.P - 1))  # fmt: skip
+    assert abs(x - field.MIDDLE[0]) < 0.01 and abs(y - field.MIDDLE[1]) < 0.01
+    assert 0.9 * field.face[0] <= len(rows) <= field.face[0]
+
+
+def test_the_loss_has_a_part_for_the_person_and_one_for_the_room():
+    field, cond = lump()
+    g, one = torch.Generator(), torch.ones(2, 1, 64, 64)
+    with torch.no_grad():
+        look = field.look(cond, 64)
+        picture = look.picture.clamp(0, 1)
+
+        def loss(frames, masks=None, weight=one):
+            return float(field.loss(cond, frames, weight, g.manual_seed(0), masks)[0])
+
+        plain = loss(picture)
+        assert plain < 0.01
+        apart = loss(picture, look.opacity), loss(picture, 1 - look.opacity)
+        assert apart[0] - plain < 0.05 * field.MASK < 0.3 * field.MASK < apart[1] - plain
+        cells = field.intervals(field.condition(cond)).opacity  # (2, 32 * 32)
+        nobody = (cells < field.EMPTY)[:, field.cell(torch.arange(64**2), 64)]  # no ray goes there
+        nobody = nobody.view(2, 1, 64, 64)
+        unlike = torch.where(nobody, 1 - picture, picture)  # another room
+        apart_there = float((2 * picture - 1).pow(2).mean())
+        assert loss(unlike) - plain > 0.1 * field.BACKGROUND * apart_there
+        solid = look.opacity > 0.9
+        wrong = torch.where(solid, 1 - picture, picture)
+        assert loss(wrong, weight=one * ~solid + 1e-12) < 0.2 * loss(wrong)  # drawn by weight

@@ -31,7 +31,7 @@ def test_weights_and_what_is_left_sum_to_one():
 
 
 def test_strata_are_sampled_once_each():
-    edges = rendering.even_intervals(torch.tensor(1.0), torch.tensor(2.0), 5)
+    edges = rendering.even_intervals((torch.tensor(1.0), torch.tensor(2.0)), 5)
     middle, delta = rendering.stratified(edges)
     torch.testing.assert_close(middle, torch.tensor([1.1, 1.3, 1.5, 1.7, 1.9]))
     torch.testing.assert_close(delta, torch.full((5,), 0.2))
