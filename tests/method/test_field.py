@@ -208,3 +208,23 @@ def test_eyes_of_another_person_are_kept_within_those_of_the_training():
     f_e = FastField(learnt).split(cond)[2]
     torch.testing.assert_close(f_e[0], learnt[:, 12:20].amax(0))
     torch.testing.assert_close(f_e[1], learnt[:, 12:20].amin(0))
+
+
+def test_the_torso_turns_with_the_slow_pose_and_keeps_what_is_below_the_neck():
+    """It is the torso's height that says which body a point is of, not the head's."""
+    field = FastField(conditions())
+    rest = field.h_mean[None]
+    slow, nod = rest.clone(), rest.clone()
+    slow[:, :3] += torch.tensor([0.1, 0.2, 0.3])
+    nod[:, 4] += 0.1  # the head sinks for a moment
+    with torch.no_grad():
+        field.torso[2] = 0.5
+        turned = field.torso_pose(torch.cat([nod, slow], 1))
+        torch.testing.assert_close(turned[:, :3], (rest + slow)[:, :3] / 2)
+        still = field.torso_pose(torch.cat([nod, rest], 1))
+        torch.testing.assert_close(still, rest)
+        x = torch.tensor([0.05, 0.22, 0.0])  # of the torso
+        X = euler_to_matrix(rest[:, :3]) @ x + rest[:, 3:]  # (1, 3)
+        seen = field.canonical(X[:, None, 2:], (X / X[:, 2:])[:, None], nod, still)[0, 0, 0]
+    expected = (x - field.lo) * 2 / (field.hi - field.lo) - 1
+    torch.testing.assert_close(seen, expected, atol=0.02, rtol=0)
