@@ -230,7 +230,7 @@ class Field(nn.Module, ABC):
     def look(
         self, cond: Tensor, size: int, camera: Camera | None = None, behind: Tensor | None = None
     ) -> View:
-        """Render conditions (B, DIM_C), with one ray a pixel and even intervals.
+        """Render (B, DIM_C) of `conditions`: here with one ray a pixel and even intervals.
 
         camera: by default the one at rest. behind: (1 or B, 3, size, size), pictures in place of
         the background.
