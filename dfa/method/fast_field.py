@@ -136,17 +136,20 @@ class FastField(Field):
         return (inside * 80).clamp(-6, 2) - 1
 
     def begin(self, person: Person) -> None:
-        """Start from the room, and from the person's 3DMM: near it, a point behind is inside."""
+        """Start from the room, and from the shape of the person."""
         super().begin(person)
+        with torch.no_grad():
+            self.s[0] = self._soft(self.shape_of(person)).flatten()
+
+    def shape_of(self, person: Person) -> Tensor:
+        """(G, G, G) metres inside a person: near the 3DMM, a point behind it is inside."""
         nodes, mesh = self._grid(), person.vertices[person.faces]  # (F, 3, 3)
         points = np.concatenate([person.vertices, mesh.mean(1), (mesh[:, 0] + mesh[:, 1]) / 2])
         distance, nearest = cKDTree(points).query(nodes.numpy())  # (G, G, G) each
         behind = nodes[..., 2].numpy() > points[nearest][..., 2]
         face = torch.from_numpy(np.where(behind, distance, -distance)).float()
         near = torch.from_numpy(distance < 0.03) & (nodes[..., 1] < 0.13)
-        start = torch.where(near, face, self._head_and_shoulders())
-        with torch.no_grad():
-            self.s[0] = self._soft(start).flatten()
+        return torch.where(near, face, self._head_and_shoulders())
 
     def parameter_groups(self) -> list[dict]:
         """Grids and planes learn faster than networks; the torso's motion slower.
@@ -208,10 +211,7 @@ class FastField(Field):
 
     @torch.no_grad()
     @float32
-    def intervals(
-        self, conditioning: FastConditioning, samples: int | None = None,
-        camera: Camera | None = None,
-    ) -> Intervals:  # fmt: skip
+    def intervals(self, conditioning: FastConditioning, camera: Camera | None = None) -> Intervals:
         """A coarse pass: depth intervals with equal shares of the weight (section 5.2 of NeRF).
 
         They cover the ray through the box from end to end. Neighbouring cells are looked at too, as
@@ -229,7 +229,7 @@ class FastField(Field):
         w, opacity = w[..., :-1], w[..., -1]
         w = (w + F.max_pool1d(w, 3, 1, 1)) / 2
         w = w + 1e-4 + 0.01 * w.mean(-1, keepdim=True)  # a little everywhere
-        return Intervals(equal_shares(edges, w, samples or self.SAMPLES), opacity)
+        return Intervals(equal_shares(edges, w, self.SAMPLES), opacity)
 
     def cell(self, pixel: Tensor, size: int) -> Tensor:
         """The cell of pixels with the numbers `pixel`, of images of `size`."""
@@ -286,7 +286,7 @@ class FastField(Field):
         Of pictures smaller than in training, a pixel is the mean of as many rays as fit in it.
         """
         conditioning, S = self.condition(cond), int(self.size)
-        intervals, n = self.intervals(conditioning, camera=camera), size * max(1, S // size)
+        intervals, n = self.intervals(conditioning, camera), size * max(1, S // size)
         wall = self.wall(n) if behind is None else F.interpolate(behind, (n, n))
         rays = cast_rays(n, device=cond.device)
         cells = self.cell(torch.arange(n * n, device=cond.device), n)

@@ -161,13 +161,13 @@ class Field(nn.Module, ABC):
         of the torso. In the neck, a smooth blend of both. camera: whose rays these are; by default
         the one at rest, in whose coordinates h stands.
         """
-        scale, places = 2 / (self.hi - self.lo), []
+        scale, eye, places = 2 / (self.hi - self.lo), torch.zeros_like(self.lo), []
+        if camera is not None:  # to the coordinates of the one at rest
+            rays, eye = rays @ camera.R, -camera.t @ camera.R
         for pose in self.bodies(h, torso):
-            R, t, eye = euler_to_matrix(pose[:, :3]), pose[:, None, 3:], torch.zeros_like(self.lo)
-            if camera is not None:
-                R, eye = camera.R @ R, -camera.t @ camera.R
+            R, t = euler_to_matrix(pose[:, :3]), pose[:, None, 3:]
             direction = rays @ R * scale  # Rᵀ d, row-wise
-            start = ((eye - t) @ euler_to_matrix(pose[:, :3]) - self.lo) * scale - 1  # (B, 1, 3)
+            start = ((eye - t) @ R - self.lo) * scale - 1  # (B, 1, 3)
             places.append(start[:, None] + depth[..., None] * direction[:, :, None])
         if len(places) == 1:
             return places[0]

@@ -94,11 +94,9 @@ class TorsoField(HeadField):
     def bodies(self, h: Tensor, torso: Tensor) -> tuple[Tensor, ...]:
         return (self.h_mean.expand_as(h),)
 
-    def begin(self, person: Person) -> None:
-        """Start from the room, and from shoulders without a head."""
-        super().begin(person)
-        with torch.no_grad():
-            self.s[0] = self._soft(self._shoulders()).flatten()
+    def shape_of(self, person: Person) -> Tensor:
+        """Shoulders without a head."""
+        return self._shoulders()
 
 
 def torso_mask(points: np.ndarray, size: int) -> np.ndarray:
